@@ -1,0 +1,168 @@
+r"""The look-up kernel: the conditional law of a value given its key.
+
+The paper moves mass from keys to values by $L(k, dv) = \sum_i 1\{k = k_i\}\,\delta_{v_i}(dv)$,
+which is a Markov kernel only where no key occurs twice: a repeated key has mass two. The object
+that survives is the joint law $\pi = \sum_i\omega_i\delta_{(k_i, v_i)}$ and its disintegration
+
+$$ L(k, \cdot) = \pi(dv \mid k) = \Psi_{1\{k = \cdot\}}(\pi)(dv), $$
+
+which agrees with the paper's where keys are distinct and composes with the softmatch kernel to
+attention always, because equal keys receive equal attention.
+
+Source: Definition 5 of [VBT20]; the hypothesis it needs is derived in docs/theory.md, B8.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, PyTree
+
+from measattn.gibbs import (
+    SoftmatchKernel,
+    boltzmann_gibbs,
+    kept_mass,
+    log_column_mass,
+    log_normalisers,
+    stream_average,
+)
+from measattn.kernel import AbstractMarkovKernel, Composed, one_row
+from measattn.masks import OnKey
+from measattn.measure import EmpiricalMeasure, measure, normalise, pairs, compact
+from measattn.points import Pair, count
+from measattn.potential import AbstractPotential
+
+ABSENT = (
+    "the key that is looked up is no key of this kernel (keys are compared bit for bit; two "
+    "computations of one key may differ in the last place): compose by `softmatch @ look-up` on "
+    "the same keys, which goes by index"
+)
+
+
+class SoftmatchLookup(AbstractMarkovKernel):
+    r"""The composition $x \mapsto \Psi_{G(x,\cdot)}(\mu)L = \sum_j p_j(x)\,\delta_{v_j}$.
+
+    Args:
+        potential: $\log G(x, k)$ of a query and a key.
+        joint: the law of the pairs (key, value), as made by `pairs`.
+    """
+
+    potential: AbstractPotential
+    joint: EmpiricalMeasure
+
+    @property
+    def softmatch(self) -> SoftmatchKernel:
+        """The softmatch kernel on the pairs, which looks at their keys alone."""
+        return SoftmatchKernel(OnKey(self.potential), self.joint)
+
+    def __call__(self, x: PyTree) -> EmpiricalMeasure:
+        return _values(self.softmatch(x))
+
+    def average(self, f: Callable[[PyTree], Any], block: PyTree) -> PyTree:
+        return self.softmatch.average(lambda pair: f(pair.value), block)
+
+    def act(self, mu: EmpiricalMeasure) -> EmpiricalMeasure:
+        return _values(mu @ self.softmatch)
+
+
+class LookupKernel(AbstractMarkovKernel):
+    r"""The Markov kernel $L(k, \cdot)$, the conditional law of the value given the key $k$.
+
+    Args:
+        keys: an `EmpiricalMeasure` or an array (m, e).
+        values: an array (m, v), one value for each key.
+
+    Raises:
+        ValueError: when called at, or transporting mass from, a key that is absent.
+    """
+
+    joint: EmpiricalMeasure
+
+    def __init__(self, keys: Any, values: Any):
+        self.joint = pairs(keys, values)
+
+    def __call__(self, k: PyTree) -> EmpiricalMeasure:
+        match = _Equal()
+        found = log_normalisers(OnKey(match), self.joint, one_row(k))
+        k = kept_mass(found, jnp.zeros_like(found), k, ABSENT)
+        return _values(boltzmann_gibbs(lambda pair: match(k, pair.key), self.joint))
+
+    def average(self, f: Callable[[PyTree], Any], block: PyTree) -> PyTree:
+        values = jax.vmap(lambda pair: f(pair.value))(self.joint.points)
+        found = log_normalisers(OnKey(_Equal()), self.joint, block)
+        block = kept_mass(found, jnp.zeros_like(found), block, ABSENT)
+        return stream_average(OnKey(_Equal()), block, self.joint, values)
+
+    def act(self, mu: EmpiricalMeasure) -> EmpiricalMeasure:
+        r"""$\mu L$ on the values: the mass of a key is shared by the values that it has."""
+        found = log_normalisers(OnKey(_Equal()), self.joint, mu.points)
+        mu = kept_mass(found, mu.log_weights, mu, ABSENT)
+        return _values(
+            measure(self.joint.points, log_column_mass(OnKey(_Equal()), mu, self.joint))
+        )
+
+    def after(self, first: AbstractMarkovKernel) -> AbstractMarkovKernel:
+        """Softmatch, then look-up on the same keys: by index, no key is searched for."""
+        if isinstance(first, SoftmatchKernel) and _same(first.mu, self):
+            return SoftmatchLookup(first.potential, self.joint)
+        return Composed(first, self)
+
+
+def indicator_lookup(keys: Any, values: Any) -> LookupKernel:
+    r"""The paper's $L(k, dv) = \sum_i 1\{k = k_i\}\delta_{v_i}(dv)$, where that is a Markov kernel.
+
+    Raises:
+        ValueError: a key occurs twice. Then $L(k, \cdot)$ has mass two or more, composing it with
+            the softmatch kernel counts each of these values that many times, and attention does
+            not come out. `LookupKernel`, the conditional law, is right for all keys.
+    """
+    kernel = LookupKernel(keys, values)
+    keys = measure(kernel.joint.points.key, kernel.joint.log_weights)
+    distinct = compact(EmpiricalMeasure(keys.points)).size
+    if distinct < keys.size:
+        raise ValueError(
+            f"{keys.size} keys hold only {distinct} different ones, so the sum of indicators over "
+            "equal keys has a mass above one and is no Markov kernel: use LookupKernel(keys, "
+            "values), the conditional law of the value given the key"
+        )
+    return kernel
+
+
+class _Equal(AbstractPotential):
+    r"""$\log 1\{x = y\}$, bit for bit."""
+
+    @property
+    def masks(self) -> bool:
+        return True
+
+    def __call__(self, x: PyTree, y: PyTree) -> Array:
+        if jax.tree.map(jnp.shape, x) != jax.tree.map(jnp.shape, y):
+            raise ValueError(
+                f"a key of shape {jax.tree.map(jnp.shape, x)} is looked up among keys of shape "
+                f"{jax.tree.map(jnp.shape, y)}: they must have the same dimension"
+            )
+        return jnp.where(_all_equal(x, y), 0.0, -jnp.inf).astype(jax.tree.leaves(y)[0].dtype)
+
+
+def _all_equal(x: PyTree, y: PyTree) -> Bool[Array, ""]:
+    equal = [jnp.all(a == b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y))]
+    return jnp.stack(equal).all()
+
+
+def _values(joint: EmpiricalMeasure) -> EmpiricalMeasure:
+    return measure(joint.points.value, joint.log_weights)
+
+
+def _same(mu: EmpiricalMeasure, lookup: LookupKernel) -> bool:
+    """Whether both hold the same keys with the same weights, as far as can be seen now."""
+    ours = jax.tree.leaves((mu.points, mu.log_weights))
+    theirs = jax.tree.leaves((lookup.joint.points.key, lookup.joint.log_weights))
+    return len(ours) == len(theirs) and all(
+        a is b or (_concrete(a, b) and np.array_equal(a, b)) for a, b in zip(ours, theirs)
+    )
+
+
+def _concrete(*arrays: Array) -> bool:
+    return not any(isinstance(a, jax.core.Tracer) for a in arrays)

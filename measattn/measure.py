@@ -1,0 +1,295 @@
+r"""Empirical probability measures $\mu = \sum_{i=1}^n \omega_i \delta_{x_i}$.
+
+A point $x_i$ is an array (d,), a `Token` (a state at a position) or a `Pair` (a key and its value).
+Weights are kept as logarithms: the Boltzmann-Gibbs transformation is then one addition and one
+normalisation, and a mask is a $-\infty$. A batch of measures is the same type with leading axes,
+made by `jax.vmap`.
+
+Source: the empirical measures m(K) of [VBT20], Section on the measure-theoretic model.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from measattn import storage
+from measattn.checks import ensure
+from measattn.points import Pair, Token, as_float_array, as_points, count, state
+
+LARGEST_SUPPORT = 2**22
+"""More atoms than this are not made by a product or a general kernel (16 MB of weights)."""
+
+
+@jax.custom_jvp
+def normalise(log_weights: Float[Array, " n"]) -> Float[Array, " n"]:
+    r"""$\log\omega_i - \log\sum_j \omega_j$, with a derivative that keeps its tail.
+
+    $\dot\ell_i - \sum_j p_j\dot\ell_j$ is evaluated on $\dot\ell - \dot\ell_{j^*}$, $j^*$ the
+    largest entry, so that the tangent of a weight next to one does not cancel to 0.
+    """
+    return log_weights - jax.scipy.special.logsumexp(log_weights)
+
+
+@normalise.defjvp
+def _normalise_derivative(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (log_weights,), (tangent,) = primals, tangents
+    out = normalise(log_weights)
+    centred = tangent - tangent[jnp.argmax(log_weights)]
+    return out, centred - jnp.sum(jnp.exp(out) * centred)
+
+
+class EmpiricalMeasure(eqx.Module):
+    r"""The probability measure $\mu = \sum_i \omega_i \delta_{x_i}$, uniform unless weighted.
+
+    Args:
+        points: n points with finite entries: an array (n, d) or anything that becomes one (lists,
+            NumPy, torch through DLPack), or a pytree of arrays with leading axis n such as `Token`
+            and `Pair`. Integers are converted to floats.
+        log_weights: $\log\omega_i$ up to a common constant, (n,); -inf is an atom without mass.
+
+    Raises:
+        ValueError: NaN or infinite points, a NaN or +inf log-weight, no mass at all, wrong ranks,
+            unequal lengths, no points (a RuntimeError in the same words for values under `jit`).
+    """
+
+    points: PyTree[Float[Array, "..."]]
+    log_weights: Float[Array, "*batch n"]
+
+    def __init__(self, points: PyTree, log_weights: Any = None):
+        points = as_points(points)
+        n, dtype = count(points), jax.tree.leaves(points)[0].dtype
+        if log_weights is None:
+            log_weights = jnp.full(n, -np.log(n), dtype)
+        else:
+            log_weights = jnp.asarray(log_weights).astype(dtype)
+            if log_weights.shape != (n,):
+                raise ValueError(
+                    f"log_weights must have shape ({n},), one for each of the {n} points, got "
+                    f"{log_weights.shape}"
+                )
+            points, log_weights = ensure(
+                ~jnp.any(jnp.isnan(log_weights) | jnp.isposinf(log_weights)),
+                (points, log_weights),
+                "log_weights has a NaN or +inf entry: pass finite numbers, or -inf for no mass",
+            )
+            points, log_weights = ensure(
+                jnp.any(log_weights > -jnp.inf),
+                (points, log_weights),
+                "log_weights are all -inf, so the measure has no mass: give at least one atom mass",
+            )
+            log_weights = normalise(log_weights)
+        self.points = points
+        self.log_weights = log_weights
+
+    @property
+    def weights(self) -> Float[Array, " n"]:
+        r"""The weights $\omega_i$, which sum to one; their derivatives sum to zero."""
+        return jnp.exp(normalise(self.log_weights))
+
+    @property
+    def size(self) -> int:
+        """The number n of atoms."""
+        return self.log_weights.shape[-1]
+
+    @property
+    def dimension(self) -> int:
+        """The dimension d of the state."""
+        return jax.tree.leaves(state(self.points))[0].shape[-1]
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of points and weights."""
+        return self.log_weights.dtype
+
+    def save(self, file: Any) -> None:
+        """Write the measure to an npz file, to be read by `load_measure`."""
+        storage.write(file, self.points, self.log_weights)
+
+    def __repr__(self) -> str:
+        kind = {Token: "tokens, ", Pair: "pairs, "}.get(type(self.points), "")
+        shape = getattr(self.log_weights, "shape", None)
+        if not shape:
+            return f"EmpiricalMeasure(points={self.points}, log_weights={self.log_weights})"
+        text = f"EmpiricalMeasure({kind}n={self.size}, d={self.dimension}, {self.dtype}"
+        if len(shape) > 1:
+            return f"batch of {'×'.join(map(str, shape[:-1]))} {text})"
+        if isinstance(self.log_weights, jax.core.Tracer):
+            return text + ", traced)"
+        w = np.exp(np.asarray(self.log_weights, np.float64))
+        return f"{text}, effective size {w.sum() ** 2 / (w**2).sum():.4g})"
+
+
+def measure(points: PyTree, log_weights: Float[Array, " n"]) -> EmpiricalMeasure:
+    """A measure from parts that are known to be valid and normalised: no check, no cost."""
+    mu = object.__new__(EmpiricalMeasure)
+    object.__setattr__(mu, "points", points)
+    object.__setattr__(mu, "log_weights", log_weights)
+    return mu
+
+
+def weighted(points: PyTree, weights: Any) -> EmpiricalMeasure:
+    r"""The measure $\sum_i \omega_i\delta_{x_i} / \sum_i\omega_i$.
+
+    Differentiable in the weights; the derivative in a weight that is 0 is 0 (the flat derivative
+    in the direction of a new atom is `gibbs.influence`).
+
+    Args:
+        points: as for `EmpiricalMeasure`.
+        weights: $\omega_i \ge 0$, (n,), with a positive and finite sum.
+
+    Raises:
+        ValueError: negative, NaN, infinite or all-zero weights, or not one for each point.
+    """
+    points = as_points(points)
+    dtype = jax.tree.leaves(points)[0].dtype
+    if not isinstance(weights, jax.Array):
+        # 1e-300 is no float32, its logarithm is
+        weights = np.asarray(weights, np.float64)
+    if weights.shape != (count(points),):
+        raise ValueError(
+            f"weights must have shape ({count(points)},), one for each point, got {weights.shape}"
+        )
+    xp = np if isinstance(weights, np.ndarray) else jnp
+    points, weights = ensure(
+        xp.all(xp.isfinite(weights) & (weights >= 0)),
+        (points, weights),
+        "weights must be finite and not negative, got an entry that is NaN, infinite or below 0: "
+        "clip or drop it",
+    )
+    points, weights = ensure(
+        xp.any(weights > 0),
+        (points, weights),
+        "weights are all zero, so the measure has no mass: give at least one atom mass",
+    )
+    safe = xp.where(weights > 0, weights, 1)
+    log_weights = jnp.asarray(xp.where(weights > 0, xp.log(safe), -xp.inf)).astype(dtype)
+    return measure(points, normalise(log_weights))
+
+
+def dirac(x: PyTree) -> EmpiricalMeasure:
+    r"""The Dirac mass $\delta_x$ at one point: an array (d,), a `Token` or a `Pair`."""
+    if not isinstance(x, eqx.Module):
+        x = as_float_array(x)
+        if x.ndim != 1:
+            raise ValueError(f"a point must be an array (d,), got shape {x.shape}")
+    return EmpiricalMeasure(jax.tree.map(lambda a: jnp.asarray(a)[None], x))
+
+
+def mixture(measures: Sequence[EmpiricalMeasure], weights: Any = None) -> EmpiricalMeasure:
+    r"""The mixture $\sum_k \lambda_k \mu_k$; its atoms are those of all $\mu_k$ in their order.
+
+    Args:
+        measures: measures on the same space.
+        weights: $\lambda_k \ge 0$, one for each measure; equal by default.
+    """
+    if len(measures) == 0:
+        raise ValueError("measures must hold at least one measure, got an empty sequence")
+    dimensions = [mu.dimension for mu in measures]
+    if len(set(dimensions)) > 1 or len({type(mu.points) for mu in measures}) > 1:
+        raise ValueError(f"measures must live on the same space, got dimensions {dimensions}")
+    weights = np.ones(len(measures)) if weights is None else weights
+    labels = weighted(jnp.arange(len(measures), dtype=measures[0].dtype)[:, None], weights)
+    points = jax.tree.map(lambda *a: jnp.concatenate(a), *[mu.points for mu in measures])
+    logs = [normalise(mu.log_weights) + w for mu, w in zip(measures, labels.log_weights)]
+    return measure(points, jnp.concatenate(logs))
+
+
+def product(mu: EmpiricalMeasure, nu: EmpiricalMeasure) -> EmpiricalMeasure:
+    r"""The product measure $\mu\otimes\nu$ on pairs (x, y): n·m atoms, x the slow index."""
+    n, m = mu.size, nu.size
+    if n * m > LARGEST_SUPPORT:
+        raise ValueError(
+            f"the product measure would have {n}·{m} = {n * m} atoms, more than "
+            f"{LARGEST_SUPPORT}: integrate one variable at a time instead"
+        )
+    x = jax.tree.map(lambda a: jnp.repeat(a, m, axis=0), mu.points)
+    y = jax.tree.map(lambda a: jnp.tile(a, (n,) + (1,) * (a.ndim - 1)), nu.points)
+    log_weights = mu.log_weights[:, None] + nu.log_weights[None, :]
+    return measure(Pair(x, y), normalise(log_weights.reshape(-1)))
+
+
+def pushforward(f: Callable[[PyTree], PyTree], mu: EmpiricalMeasure) -> EmpiricalMeasure:
+    r"""The image measure $f_\#\mu = \sum_i \omega_i \delta_{f(x_i)}$; f maps point to point."""
+    return measure(jax.vmap(f)(mu.points), mu.log_weights)
+
+
+def integrate(f: Callable[[PyTree], PyTree], mu: EmpiricalMeasure) -> PyTree:
+    r"""The integral $\mu(f) = \sum_i \omega_i f(x_i)$; f maps a point to an array or a pytree."""
+    return jax.tree.map(lambda v: _weighted_sum(mu.weights, v), jax.vmap(f)(mu.points))
+
+
+def _weighted_sum(weights: Float[Array, " n"], values: Array) -> Array:
+    return jnp.tensordot(
+        weights, values.astype(weights.dtype), axes=1, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def mean(mu: EmpiricalMeasure) -> Float[Array, " d"]:
+    r"""The mean $\int x\,\mu(dx)$ of the states."""
+    return integrate(state, mu)
+
+
+def covariance(mu: EmpiricalMeasure) -> Float[Array, "d d"]:
+    r"""The covariance $\int (x-\bar x)(x-\bar x)^\top\mu(dx)$ of the states (no $n-1$)."""
+    centred = state(mu.points) - mean(mu)[None, :]
+    return jnp.einsum(
+        "n,nd,ne->de", mu.weights, centred, centred, precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def pairs(keys: Any, values: Any) -> EmpiricalMeasure:
+    r"""The joint law $\sum_i\omega_i\delta_{(k_i, v_i)}$ of keys and values.
+
+    Args:
+        keys: an `EmpiricalMeasure`, whose weights are kept, or points (n, e).
+        values: points (n, v), or a measure of the same size, whose weights are not looked at.
+    """
+    keys = keys if isinstance(keys, EmpiricalMeasure) else EmpiricalMeasure(keys)
+    values = values.points if isinstance(values, EmpiricalMeasure) else as_points(values)
+    if count(values) != keys.size:
+        raise ValueError(
+            f"there must be one value for each key, got {keys.size} keys and "
+            f"{count(values)} values"
+        )
+    return measure(Pair(keys.points, values), keys.log_weights)
+
+
+def states(mu: EmpiricalMeasure) -> EmpiricalMeasure:
+    """The law of the states alone: positions and keys are forgotten."""
+    return measure(state(mu.points), mu.log_weights)
+
+
+def compact(mu: EmpiricalMeasure) -> EmpiricalMeasure:
+    """The same measure with equal atoms merged and atoms without mass dropped.
+
+    The number of atoms depends on their values, so this works outside `jit` only.
+    """
+    leaves, structure = jax.tree.flatten(mu.points)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        raise ValueError("compact needs concrete values: call it outside jit, vmap and grad")
+    leaves = [np.asarray(leaf) for leaf in leaves]
+    log_weights = np.asarray(mu.log_weights)
+    keep = log_weights > -np.inf
+    # + 0.0 makes -0.0 and 0.0 one atom
+    rows = np.concatenate([leaf.reshape(mu.size, -1)[keep] + 0.0 for leaf in leaves], axis=1)
+    _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    merged = np.full(len(first), -np.inf)
+    np.logaddexp.at(merged, group.reshape(-1), log_weights[keep].astype(np.float64))
+    order = np.argsort(first)
+    points = [jnp.asarray(leaf[keep][first[order]]) for leaf in leaves]
+    weights = jnp.asarray(merged[order], mu.dtype)
+    return measure(jax.tree.unflatten(structure, points), normalise(weights))
+
+
+def load_measure(file: Any) -> EmpiricalMeasure:
+    """Read a measure that `EmpiricalMeasure.save` wrote; nothing in the file is executed.
+
+    Raises:
+        ValueError: the file is no such npz file, or its arrays do not make a measure.
+    """
+    return EmpiricalMeasure(*storage.read(file))

@@ -1,0 +1,104 @@
+"""Rates, margins and errors."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from measattn.plot.style import ACCENTS, INK, PAPER, canvas, house_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@house_style
+def curve(
+    x: Any,
+    y: Any,
+    ax: "Axes | None" = None,
+    *,
+    spread: Any = None,
+    bound: Any = None,
+    names: tuple[str, str] = ("n", "error"),
+) -> "Figure":
+    r"""A rate on logarithmic axes, with the least-squares slope of $\log y$ against $\log x$.
+
+    Args:
+        x: abscissas, positive, at least two different ones.
+        y: ordinates, positive.
+        ax: axes to draw into; a new figure by default.
+        spread: standard errors of y, drawn as bars.
+        bound: a proved bound at each x, drawn as a dashed line.
+        names: labels of the axes.
+
+    Raises:
+        ValueError: entries that are not positive, or of unequal number.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if x.shape != y.shape or x.ndim != 1 or len(np.unique(x)) < 2:
+        raise ValueError(f"x and y must be two equally long lists, got {x.shape} and {y.shape}")
+    if min(x.min(), y.min()) <= 0:
+        raise ValueError("x and y must be positive to be drawn on logarithmic axes")
+    slope, offset = np.polyfit(np.log(x), np.log(y), 1)
+    figure, axes = canvas(ax)
+    axes.set(xscale="log", yscale="log", xlabel=names[0], ylabel=names[1])
+    axes.errorbar(
+        x, y, spread, fmt="o", color=ACCENTS[0], markeredgecolor=PAPER, capsize=2, zorder=3
+    )
+    label = f"fitted slope {slope:.3f}"
+    axes.plot(x, np.exp(offset) * x**slope, color=ACCENTS[0], alpha=0.6, label=label)
+    if bound is not None:
+        axes.plot(x, np.asarray(bound), "--", color=ACCENTS[1], label="bound")
+    axes.legend()
+    return figure
+
+
+@house_style
+def margins(values: Mapping[str, float], ax: "Axes | None" = None) -> "Figure":
+    r"""How much of what is allowed was used, observed/allowed; up to 1 all is well.
+
+    Args:
+        values: name and margin of each contract; margins below $10^{-6}$ are drawn there.
+        ax: axes to draw into; a new figure by default.
+    """
+    figure, axes = canvas(ax, height=0.8 + 0.24 * len(values))
+    lengths = np.maximum(np.asarray(list(values.values()), np.float64), 1e-6)
+    colours = [ACCENTS[0] if length <= 1 else ACCENTS[1] for length in lengths]
+    axes.barh(range(len(lengths)), lengths, left=1e-7, color=colours, height=0.6)
+    axes.set_yticks(range(len(lengths)), list(values))
+    axes.axvline(1.0, color=INK, linewidth=1.0)
+    axes.set(xscale="log", xlim=(1e-7, None), xlabel="margin: observed / allowed")
+    axes.invert_yaxis()
+    return figure
+
+
+@house_style
+def errors_by_layer(
+    errors: Sequence[Sequence[float]],
+    tolerance: float | None = None,
+    ax: "Axes | None" = None,
+    *,
+    name: str = "relative error",
+) -> "Figure":
+    r"""The error of every head (dots) and the worst of each layer (line), on a logarithmic axis.
+
+    Args:
+        errors: one row a layer, one entry a head.
+        tolerance: what is allowed, drawn as a dashed line.
+        ax: axes to draw into; a new figure by default.
+        name: label of the vertical axis.
+    """
+    rows = [np.maximum(np.asarray(row, np.float64), np.finfo(np.float64).tiny) for row in errors]
+    if not rows or any(row.size == 0 for row in rows):
+        raise ValueError("errors must hold at least one head in each of at least one layer")
+    figure, axes = canvas(ax)
+    for layer, row in enumerate(rows):
+        axes.plot(np.full(row.size, layer), row, "o", color=ACCENTS[0], alpha=0.35, markersize=3)
+    worst = [row.max() for row in rows]
+    axes.plot(range(len(rows)), worst, color=ACCENTS[0], label="worst head")
+    if tolerance is not None:
+        axes.axhline(tolerance, linestyle="--", color=ACCENTS[1], label="tolerance")
+    axes.set(yscale="log", xlabel="layer", ylabel=name)
+    axes.legend()
+    return figure

@@ -1,0 +1,119 @@
+"""From text to token ids, with the checkpoint's own tokenizer.
+
+Two sources: a ``tokenizer.json``, whose padding and truncation are switched off (MiniLM's cuts at
+128 tokens and pads to 128), and the tables in the metadata of a GGUF file, from which byte-level
+byte-pair encoding is rebuilt. Where neither is there, a model still loads, and says so when it is
+asked for tokens.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from measattn.pretrained.config import need
+
+PRE_TOKENIZERS = ("gpt-2", "smollm")
+CONTROL, USER_DEFINED = 3, 4
+
+
+class Tokenizer:
+    """Text to ids, or the reason why not.
+
+    Attributes:
+        origin: where the tokenizer was read.
+        lacking: what is missing, empty where nothing is.
+    """
+
+    def __init__(self, encoder: Any, origin: str, lacking: str = ""):
+        self._encoder = encoder
+        self.origin = origin
+        self.lacking = lacking
+
+    def __call__(self, text: str) -> np.ndarray:
+        """The ids of a text, (n,) int32.
+
+        Raises:
+            ValueError: there is no tokenizer.
+        """
+        if self._encoder is None:
+            raise ValueError(
+                f"{self.lacking}; add the file, or tokenize elsewhere and pass the ids to "
+                ".embed(ids), which gives the same measure"
+            )
+        if not isinstance(text, str):
+            raise ValueError(
+                f"text must be a str, got {type(text).__name__}; for token ids use .embed(ids)"
+            )
+        return np.asarray(self._encoder.encode(text).ids, dtype=np.int32)
+
+
+def tokenizer_file(path: Path) -> Tokenizer:
+    """The tokenizer in a ``tokenizer.json``, without padding or truncation.
+
+    Raises:
+        ValueError: the file is no tokenizer.
+    """
+    if not path.is_file():
+        return Tokenizer(None, str(path), f"there is no {path.name} in {path.parent}")
+    library: Any = need("tokenizers")
+    try:
+        encoder = library.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises a bare Exception
+        raise ValueError(
+            f"{path} cannot be read as a tokenizer ({error}); get a whole copy, or remove the file "
+            "and use .embed(ids)"
+        ) from error
+    encoder.no_padding()
+    encoder.no_truncation()
+    return Tokenizer(encoder, str(path))
+
+
+def gguf_tokenizer(metadata: dict[str, Any], path: Path) -> Tokenizer:
+    r"""Byte-level byte-pair encoding from the tables of a GGUF file.
+
+    Control tokens are cut out of the text first; GPT-2's pattern then cuts the rest into pieces
+    (``smollm``: after every digit was made a piece of its own), and pairs are merged in the order
+    of the table. Other pre-tokenizers need a ``tokenizer.json`` beside the file.
+
+    Raises:
+        ValueError: the tables contradict each other.
+    """
+    beside = path.parent / "tokenizer.json"
+    model = metadata.get("tokenizer.ggml.model")
+    split = metadata.get("tokenizer.ggml.pre", "gpt-2")
+    if model != "gpt2" or split not in PRE_TOKENIZERS:
+        if beside.is_file():
+            return tokenizer_file(beside)
+        return Tokenizer(
+            None,
+            str(path),
+            f"the tokenizer of {path} (model {model!r}, pre-tokenizer {split!r}) is none of "
+            f"{', '.join(PRE_TOKENIZERS)}, and there is no tokenizer.json beside it",
+        )
+    library: Any = need("tokenizers")
+    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", [])]
+    kinds = metadata.get("tokenizer.ggml.token_type", [])
+    try:
+        encoder = library.Tokenizer(
+            library.models.BPE(
+                vocab={token: i for i, token in enumerate(tokens)}, merges=merges, fuse_unk=False
+            )
+        )
+    except Exception as error:  # the library raises a bare Exception
+        raise ValueError(f"{path}: the tokenizer tables contradict each other ({error})") from error
+    pieces = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if split == "smollm":
+        digits = library.pre_tokenizers.Digits(individual_digits=True)
+        pieces = library.pre_tokenizers.Sequence([digits, pieces])
+    encoder.pre_tokenizer = pieces
+    encoder.add_special_tokens(
+        [t for t, kind in zip(tokens, kinds, strict=False) if kind in (CONTROL, USER_DEFINED)]
+    )
+    if metadata.get("tokenizer.ggml.add_bos_token", False):
+        first = metadata["tokenizer.ggml.bos_token_id"]
+        encoder.post_processor = library.processors.TemplateProcessing(
+            single=f"{tokens[first]} $A", special_tokens=[(tokens[first], first)]
+        )
+    return Tokenizer(encoder, str(path))

@@ -1,0 +1,54 @@
+"""Points and log-weights in files: npz archives that hold arrays and nothing else."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from measattn.points import Pair, Token
+
+
+def write(file: Any, points: PyTree, log_weights: Array) -> None:
+    """Write points and log-weights to an npz file, to be read by `read`."""
+    np.savez(file, log_weights=log_weights, **dict(_named(points, "points")))
+
+
+def _named(points: PyTree, name: str) -> list[tuple[str, Array]]:
+    match points:
+        case Token():
+            return [(f"{name}.position", points.position), (f"{name}.state", points.state)]
+        case Pair():
+            return _named(points.key, f"{name}.key") + _named(points.value, f"{name}.value")
+        case jax.Array():
+            return [(name, points)]
+        case _:
+            raise ValueError(
+                f"only points that are arrays, tokens or pairs can be saved, got {type(points)}"
+            )
+
+
+def read(file: Any) -> tuple[PyTree, np.ndarray]:
+    """Read what `write` wrote; nothing in the file is executed.
+
+    Raises:
+        ValueError: the file is no such npz file.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{file} is no measure saved by measattn: {error}") from None
+
+    def rebuild(name: str) -> PyTree:
+        if name in arrays:
+            return arrays[name]
+        if f"{name}.position" in arrays:
+            return Token(arrays[f"{name}.position"], arrays[f"{name}.state"])
+        if any(key.startswith(f"{name}.key") for key in arrays):
+            return Pair(rebuild(f"{name}.key"), rebuild(f"{name}.value"))
+        raise ValueError(f"{file} holds no {name}; it has {sorted(arrays)}")
+
+    return rebuild("points"), rebuild("log_weights")

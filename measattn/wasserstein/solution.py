@@ -1,0 +1,149 @@
+r"""What a transport solver returns, and why it can be trusted.
+
+A plan with the right marginals gives $W_1 \le \sum C_{ij}\pi_{ij}$, potentials with
+$u_i + v_j \le C_{ij}$ give $W_1 \ge \sum a_iu_i + \sum b_jv_j$. `certify` makes the potentials
+feasible by the c-transform $v_j = \min_i(C_{ij} - u_i)$ whatever the solver returned, evaluates
+both sides in float64 and widens the bracket by what rounding may have done. Source: derived in
+docs/theory.md, G5.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from measattn.wasserstein.problem import Matrix, Problem, Vector
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+class Plan(NamedTuple):
+    """A sparse transport plan: ``mass[k]`` goes from atom ``rows[k]`` to atom ``cols[k]``."""
+
+    rows: np.ndarray
+    cols: np.ndarray
+    mass: Vector
+
+
+class TransportError(RuntimeError):
+    """A solver did not close the gap; ``solution`` carries the bracket that it reached."""
+
+    def __init__(self, message: str, solution: "W1Solution"):
+        super().__init__(message)
+        self.solution = solution
+
+
+@dataclass(frozen=True)
+class W1Solution:
+    """A Wasserstein-1 distance with a two-sided certificate.
+
+    Attributes:
+        value: the cost of the plan (attained).
+        lower: certified, from feasible dual potentials.
+        upper: certified, from the plan.
+        plan: the optimal plan, sparse; rows and columns count the atoms of positive mass.
+        potentials: the pair (u, v) of feasible dual potentials on these atoms.
+        solver: the name of the solver and why it was chosen.
+        status: how it ended, in a sentence.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    plan: Plan = field(repr=False)
+    potentials: tuple[Vector, Vector] = field(repr=False)
+    solver: str
+    status: str
+
+    @property
+    def gap(self) -> float:
+        """The width of the certified bracket, ``upper - lower``."""
+        return self.upper - self.lower
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __repr__(self) -> str:
+        return (
+            f"W1Solution(value={self.value:.12g}, certified in [{self.lower:.12g}, "
+            f"{self.upper:.12g}], gap={self.gap:.1e}, {self.solver})"
+        )
+
+
+def certify(
+    problem: Problem, plan: Plan, potential: Vector, solver: str, *, tol: float
+) -> W1Solution:
+    """The certified bracket of a plan and a potential on the source atoms.
+
+    Raises:
+        TransportError: the bracket is wider than ``tol`` times the larger of the value and
+            64·eps times the largest cost, or plan or potential are not finite.
+    """
+    x, y = problem.x, problem.y
+    costs = np.linalg.norm(x[plan.rows] - y[plan.cols], axis=1)
+    value = float(costs @ plan.mass)
+    v, lowest = c_transform(problem, potential)
+    u = potential
+    lower = float(problem.a @ u + problem.b @ v)
+    # a sum of N products errs by N·eps times the sum of absolute values; each distance by (d+2)·eps
+    n, m, d = len(x), len(y), x.shape[1]
+    spread = float(problem.a @ np.abs(u) + problem.b @ np.abs(v))
+    rounding = (n + m + d + 4) * EPS
+    defect = _marginal_defect(problem, plan)
+    largest = _largest_cost(problem)
+    upper = value * (1 + (len(costs) + d + 4) * EPS) + defect * largest
+    lower = lower - rounding * spread - (d + 4) * EPS * lowest
+    lower = max(lower, 0.0)
+    scale = max(value, 64 * EPS * largest)
+    solution = W1Solution(
+        value=value,
+        lower=lower,
+        upper=upper,
+        plan=plan,
+        potentials=(u, v),
+        solver=solver,
+        status=f"The certified gap is {upper - lower:.2e}, tolerance {tol * scale:.2e}.",
+    )
+    if not (upper - lower <= tol * scale):
+        raise TransportError(
+            f"{solver} did not close the gap: W1 lies in [{lower}, {upper}], which is wider than "
+            f"{tol:g} of {scale:g}. Raise tol, or rescale the points",
+            solution,
+        )
+    return solution
+
+
+def c_transform(problem: Problem, u: Vector) -> tuple[Vector, float]:
+    """The largest v with u_i + v_j ≤ C_ij, and the largest |C_ij - u_i| that was met, by blocks."""
+    from scipy.spatial.distance import cdist
+
+    n, m = len(problem.x), len(problem.y)
+    block = max(1, 2**22 // n)
+    v = np.empty(m)
+    met = 0.0
+    for start in range(0, m, block):
+        columns = slice(start, start + block)
+        costs = cdist(problem.x, problem.y[columns])
+        met = max(met, float(costs.max()))
+        v[columns] = (costs - u[:, None]).min(axis=0)
+    return v, met
+
+
+def _marginal_defect(problem: Problem, plan: Plan) -> float:
+    rows = np.bincount(plan.rows, plan.mass, len(problem.x))
+    cols = np.bincount(plan.cols, plan.mass, len(problem.y))
+    return float(np.abs(rows - problem.a).sum() + np.abs(cols - problem.b).sum())
+
+
+def _largest_cost(problem: Problem) -> float:
+    """An upper bound of the largest distance, from the radii about one centre."""
+    centre = problem.x.mean(axis=0)
+    radius = [float(np.linalg.norm(z - centre, axis=1).max()) for z in (problem.x, problem.y)]
+    return sum(radius)
+
+
+def dense_plan(plan: Plan, shape: tuple[int, int]) -> Matrix:
+    """The plan as a matrix, for small problems and pictures."""
+    out = np.zeros(shape)
+    np.add.at(out, (plan.rows, plan.cols), plan.mass)
+    return out
