@@ -1,11 +1,6 @@
 """Attention as Markov kernels on empirical measures. `import measattn as ma`."""
 
-from measattn import gibbs as gibbs
-from measattn import layer as layer
-from measattn import lookup as lookup
-from measattn import moment as moment
-from measattn import pretrained as pretrained
-from measattn import wasserstein as wasserstein
+from measattn import gibbs, layer, lookup, moment, plot, pretrained, wasserstein
 from measattn.attention import (
     AttentionKernel,
     CrossAttention,
@@ -64,5 +59,70 @@ from measattn.potential import (
     Relation,
     Rotary,
 )
+
+__all__ = [
+    "AbstractDiracKernel",
+    "AbstractMarkovKernel",
+    "AbstractNonlinearKernel",
+    "AbstractPotential",
+    "Additive",
+    "Affine",
+    "AttentionKernel",
+    "Bilinear",
+    "Causal",
+    "CrossAttention",
+    "Deterministic",
+    "DotProduct",
+    "EmpiricalMeasure",
+    "FeedForward",
+    "Function",
+    "Gaussian",
+    "Interaction",
+    "LayerNorm",
+    "Learned",
+    "LookupKernel",
+    "Masked",
+    "MomentEncoding",
+    "MultiHead",
+    "OnKey",
+    "Pair",
+    "RMSNorm",
+    "Relation",
+    "Residual",
+    "Rotary",
+    "SelfAttention",
+    "Sinusoidal",
+    "SoftmatchKernel",
+    "Stack",
+    "Token",
+    "WeightShared",
+    "attention",
+    "boltzmann_gibbs",
+    "compact",
+    "covariance",
+    "dirac",
+    "expect",
+    "gibbs",
+    "integrate",
+    "layer",
+    "load_measure",
+    "log_normaliser",
+    "lookup",
+    "mean",
+    "mixture",
+    "moment",
+    "moment_projection",
+    "pairs",
+    "plot",
+    "post_norm",
+    "pre_norm",
+    "pretrained",
+    "product",
+    "pushforward",
+    "states",
+    "transport",
+    "wasserstein",
+    "weighted",
+]
 
 __version__ = "0.1.0"

@@ -24,7 +24,7 @@ from measattn.kernel import AbstractDiracKernel, AbstractNonlinearKernel, block_
 from measattn.maps import Identity, as_map
 from measattn.masks import Masked, OnKey
 from measattn.measure import EmpiricalMeasure, normalise, pairs, weighted
-from measattn.points import Token, count, state, with_state
+from measattn.points import Token, as_points, count, row_numbers, state, with_state
 from measattn.potential import AbstractPotential, DotProduct, as_potential, stream
 
 Outputs = tuple[Float[Array, "n v"], Float[Array, " n"]]
@@ -83,7 +83,7 @@ def _compiled(attention: AbstractAttention, mu: EmpiricalMeasure, block: PyTree)
 
 
 class SelfAttention(AbstractAttention):
-    r"""The nonlinear kernel $A_\mu(x, \cdot) = \delta_{\Gamma_\mu(x)}$ with
+    r"""The nonlinear kernel $A_\mu(x, \cdot) = \delta_{\Gamma_\mu(x)}$ of self-attention.
 
     $$ \Gamma_\mu(x) = \int v(y)\, \Psi_{G(x,\cdot)}(\mu)(dy) . $$
 
@@ -166,6 +166,12 @@ class MultiHead(AbstractAttention):
         self.output = Identity() if output is None else as_map(output)
         self.count = len(heads)
 
+    def head(self, index: int) -> AbstractAttention:
+        """One of the heads, counted from 0."""
+        if not 0 <= index < self.count:
+            raise ValueError(f"index must be from 0 to {self.count - 1}, got {index}")
+        return jax.tree.map(lambda a: a[index], self.heads)
+
     @property
     def masks(self) -> bool:
         return self.heads.masks
@@ -204,8 +210,8 @@ def attention(
     Raises:
         ValueError: shapes that do not fit, NaN, or a query that sees no key.
     """
-    keys = EmpiricalMeasure(k) if weights is None else weighted(k, weights)
-    queries = EmpiricalMeasure(q).points
+    queries, keys, v = as_points(q, "q"), as_points(k, "k"), as_points(v, "v")
+    keys = EmpiricalMeasure(keys) if weights is None else weighted(keys, weights)
     if potential is None:
         potential = DotProduct(1 / np.sqrt(keys.dimension))
     if mask is None:
@@ -223,7 +229,7 @@ def attention(
 
 
 def _numbered(states: Array) -> Token:
-    return Token(jnp.arange(states.shape[0]).astype(states.dtype), states)
+    return Token(row_numbers(count(states)), states)
 
 
 class _OfStates(AbstractPotential):

@@ -1,4 +1,4 @@
-"""The one way in which the library refuses a value.
+"""The one way in which the library converts and refuses values.
 
 What is known while Python runs (ranks, lengths, a concrete array) is refused with a ``ValueError``.
 What is known only when the compiled program runs is refused there, in the same words, through
@@ -6,21 +6,22 @@ What is known only when the compiled program runs is refused there, in the same 
 its object with *every* leaf bound to the check.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+import numpy as np
+from jaxtyping import Array, Float
 
 T = TypeVar("T")
 
 
-def ensure(ok: Bool[Array, "..."] | bool, value: T, message: str) -> T:
+def ensure(ok: Any, value: T, message: str) -> T:
     """Return ``value`` if all of ``ok`` is true.
 
     Args:
-        ok: the condition, concrete or traced; all its entries must hold.
+        ok: the condition, booleans concrete or traced; all its entries must hold.
         value: a pytree, given back with all its array leaves bound to the check.
         message: names the argument, the value and the remedy.
 
@@ -39,8 +40,40 @@ def ensure(ok: Bool[Array, "..."] | bool, value: T, message: str) -> T:
 
 def finite(name: str, array: Array, value: T, remedy: str) -> T:
     """Return ``value`` if ``array`` (called ``name`` in the message) has no NaN and no infinity."""
-    ok = jnp.all(jnp.isfinite(array))
-    if not isinstance(ok, jax.core.Tracer) and not bool(ok):
-        bad = int(jnp.sum(~jnp.isfinite(array)))
-        raise ValueError(f"{name} has {bad} entries that are NaN or infinite: {remedy}")
-    return ensure(ok, value, f"{name} has entries that are NaN or infinite: {remedy}")
+    return ensure(
+        jnp.isfinite(array), value, f"{name} has entries that are NaN or infinite: {remedy}"
+    )
+
+
+def float_array(name: str, a: Any, ndim: int | None = None) -> Float[Array, "..."]:
+    """Convert lists, NumPy, JAX and DLPack arrays to a JAX array of floats; integers too.
+
+    Raises:
+        ValueError: ragged rows, words, complex numbers, or not ``ndim`` axes.
+    """
+    if hasattr(a, "__dlpack__") and not isinstance(a, (np.ndarray, np.generic, jax.Array)):
+        a = jnp.from_dlpack(a)  # torch and other libraries' tensors
+    try:
+        a = jnp.asarray(a)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers in rows of equal length: {error}") from None
+    if jnp.issubdtype(a.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} must be real, got dtype {a.dtype}")
+    if ndim is not None and a.ndim != ndim:
+        wanted = ("a number", "a vector", "a matrix")[ndim]
+        raise ValueError(f"{name} must be {wanted}, got an array of shape {a.shape}")
+    return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)
+
+
+def number(name: str, value: Any, *, positive: bool = False) -> Float[Array, ""]:
+    """A number that users vary, as an array: a static one would recompile for every value.
+
+    Raises:
+        ValueError: not one real number, NaN, infinite, or not above 0 where ``positive``.
+    """
+    out = float_array(name, value, 0)
+    if not positive:
+        return out
+    got = "" if isinstance(out, jax.core.Tracer) else f", got {out}"
+    message = f"{name} must be positive and finite; for a limit at 0 pass a small number{got}"
+    return ensure((out > 0) & jnp.isfinite(out), out, message)

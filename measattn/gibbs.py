@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from measattn.checks import ensure
-from measattn.kernel import AbstractMarkovKernel, one_row
+from measattn.kernel import AbstractMarkovKernel
+from measattn.maps import Identity, as_map
 from measattn.measure import EmpiricalMeasure, integrate, measure, normalise
-from measattn.points import state
+from measattn.points import one_row, state
 from measattn.potential import AbstractPotential, as_potential, stream
 
 NO_MASS = (
@@ -45,9 +46,7 @@ def boltzmann_gibbs(log_g: Callable[[PyTree], Any], mu: EmpiricalMeasure) -> Emp
     change = jax.vmap(log_g)(mu.points)
     change = jnp.asarray(change).astype(mu.dtype)
     if change.shape != (mu.size,):
-        raise ValueError(
-            f"log_g must return one number for a point, got shape {change.shape[1:]}"
-        )
+        raise ValueError(f"log_g must return one number for a point, got shape {change.shape[1:]}")
     massless = jnp.isneginf(mu.log_weights)
     log_weights = jnp.where(massless, -jnp.inf, mu.log_weights + change)
     log_weights = ensure(
@@ -118,7 +117,7 @@ def stream_average(
     Raises:
         ValueError: a mask leaves no mass at a query.
     """
-    flat, restore = _flat_rows(values)
+    flat, restore = _flat_rows(jax.tree.map(lambda v: v.astype(mu.dtype), values))
     out, log_z = stream(potential, queries, mu.points, normalise(mu.log_weights), flat)
     if potential.masks:
         out = kept_mass(log_z, jnp.zeros_like(log_z), out)
@@ -210,9 +209,9 @@ def free_energy(
 
 
 def influence(
-    potential: Any, mu: EmpiricalMeasure, x: PyTree, y: PyTree, value: Callable | None = None
+    potential: Any, mu: EmpiricalMeasure, x: PyTree, y: PyTree, value: Any = None
 ) -> Array:
-    r"""The flat derivative of $\mu \mapsto \Gamma_\mu(x)$ in the direction of a new atom y,
+    r"""The flat derivative of $\mu \mapsto \Gamma_\mu(x)$ in the direction of a new atom y.
 
     $$ \frac{\delta\Gamma_\mu(x)}{\delta\mu}(y)
        = \frac{G(x, y)}{\mu(G(x, \cdot))}\bigl(v(y) - \Gamma_\mu(x)\bigr) , $$
@@ -224,12 +223,12 @@ def influence(
         mu: the measure of the keys.
         x: the query point.
         y: the point where mass is added; it need not be an atom of mu.
-        value: the value map $v$ on points, the state by default.
+        value: the value map $v$ of states (a matrix or a map), the identity by default.
 
     Source: derived in docs/theory.md, B7.
     """
     potential = as_potential(potential)
-    value = state if value is None else value
+    value = Identity() if value is None else as_map(value)
     log_z = log_normaliser(potential, mu, x)
-    mean = integrate(value, SoftmatchKernel(potential, mu)(x))
-    return jnp.exp(potential(x, y) - log_z) * (value(y) - mean)
+    mean = integrate(lambda z: value(state(z)), SoftmatchKernel(potential, mu)(x))
+    return jnp.exp(potential(x, y) - log_z) * (value(state(y)) - mean)

@@ -26,6 +26,7 @@ from jaxtyping import PyTree
 
 from measattn.maps import as_map
 from measattn.measure import LARGEST_SUPPORT, EmpiricalMeasure, integrate, measure, normalise
+from measattn.points import one_row
 
 
 class AbstractMarkovKernel(eqx.Module):
@@ -57,11 +58,20 @@ class AbstractMarkovKernel(eqx.Module):
         """The composition ``first @ self``; a kernel that knows a smaller form gives that."""
         return Composed(first, self)
 
-    def __rmatmul__(self, mu: EmpiricalMeasure) -> EmpiricalMeasure:
+    def __rmatmul__(self, mu: Any) -> EmpiricalMeasure:
         return transport(mu, self)
 
-    def __matmul__(self, other: "AbstractMarkovKernel") -> "AbstractMarkovKernel":
-        return other.after(self)
+    def __matmul__(self, other: Any) -> Any:
+        if isinstance(other, AbstractMarkovKernel):
+            return other.after(self)
+        if isinstance(other, AbstractNonlinearKernel) and isinstance(self, AbstractDiracKernel):
+            return Stack((self, other))
+        raise ValueError(
+            f"a Markov kernel composes with Markov kernels, got a {type(other).__name__}; a "
+            "nonlinear kernel can follow Dirac-valued kernels only, or be frozen: T.at(mu)"
+        )
+
+    __array_ufunc__ = None  # NumPy leaves `x @ K` to us, which refuses it with words
 
 
 class AbstractDiracKernel(AbstractMarkovKernel):
@@ -120,13 +130,15 @@ class AbstractNonlinearKernel(eqx.Module):
         r"""The Markov kernel $K_\mu$."""
         return Frozen(self, mu)
 
-    def __rmatmul__(self, mu: EmpiricalMeasure) -> EmpiricalMeasure:
+    def __rmatmul__(self, mu: Any) -> EmpiricalMeasure:
         return transport(mu, self)
 
     def __matmul__(
         self, other: "AbstractNonlinearKernel | AbstractDiracKernel"
     ) -> "AbstractNonlinearKernel":
         return Stack((self, other))
+
+    __array_ufunc__ = None  # NumPy leaves `x @ T` to us, which refuses it with words
 
 
 class Frozen(AbstractDiracKernel):
@@ -182,20 +194,18 @@ def moved(
     return layer.push(mu, block)
 
 
-def one_row(x: PyTree) -> PyTree:
-    """A point as a block of length one."""
-    return jax.tree.map(lambda a: jnp.asarray(a)[None], x)
-
-
-def transport(
-    mu: EmpiricalMeasure, kernel: AbstractMarkovKernel | AbstractNonlinearKernel
-) -> EmpiricalMeasure:
+def transport(mu: Any, kernel: AbstractMarkovKernel | AbstractNonlinearKernel) -> EmpiricalMeasure:
     r"""The left action ``mu @ K``: $\mu K$, for a nonlinear kernel $\mu K_\mu$.
 
     Raises:
         ValueError: measure and kernel have different dimensions, a query of positive weight is
             left without mass by a mask, or the result would have too many atoms.
     """
+    if not isinstance(mu, EmpiricalMeasure):
+        raise ValueError(
+            f"a kernel transports measures, got a {type(mu).__name__}: wrap points as "
+            "EmpiricalMeasure(points)"
+        )
     if isinstance(kernel, AbstractNonlinearKernel):
         return measure(kernel.push(mu), mu.log_weights)
     return kernel.act(mu)

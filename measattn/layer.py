@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from measattn.checks import ensure, float_array, number
 from measattn.kernel import (
     AbstractDiracKernel,
     AbstractNonlinearKernel,
@@ -24,7 +25,7 @@ from measattn.kernel import (
 )
 from measattn.maps import as_map
 from measattn.measure import EmpiricalMeasure, measure
-from measattn.points import Token, state, with_state
+from measattn.points import Token, need_token, state, with_state
 
 Layer = AbstractNonlinearKernel | AbstractDiracKernel
 
@@ -62,14 +63,14 @@ class LayerNorm(AbstractStateMap):
 
     def __init__(self, weight: Any = None, bias: Any = None, eps: Any = 1e-5):
         self.weight, self.bias = _vector("weight", weight), _vector("bias", bias)
-        self.eps = jnp.asarray(eps)
+        self.eps = number("eps", eps, positive=True)
 
     def map(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         centred = x - jnp.mean(x)
         variance = jnp.mean(centred * centred)
         out = centred / jnp.sqrt(variance + self.eps.astype(x.dtype))
-        out = out if self.weight is None else out * self.weight.astype(x.dtype)
-        return out if self.bias is None else out + self.bias.astype(x.dtype)
+        out = out if self.weight is None else out * _as_long_as(x, self.weight)
+        return out if self.bias is None else out + _as_long_as(x, self.bias)
 
 
 class RMSNorm(AbstractStateMap):
@@ -86,11 +87,11 @@ class RMSNorm(AbstractStateMap):
     eps: Float[Array, ""]
 
     def __init__(self, weight: Any = None, eps: Any = 1e-6):
-        self.weight, self.eps = _vector("weight", weight), jnp.asarray(eps)
+        self.weight, self.eps = _vector("weight", weight), number("eps", eps, positive=True)
 
     def map(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         out = x / jnp.sqrt(jnp.mean(x * x) + self.eps.astype(x.dtype))
-        return out if self.weight is None else out * self.weight.astype(x.dtype)
+        return out if self.weight is None else out * _as_long_as(x, self.weight)
 
 
 class FeedForward(AbstractStateMap):
@@ -139,7 +140,7 @@ def silu(x: Array) -> Array:
 
 
 class Sinusoidal(AbstractDiracKernel):
-    r"""$(s, x) \mapsto (s, x + e(s))$, $e(s)_{2i} = \sin(s b^{-2i/d})$, $e(s)_{2i+1} = \cos(\cdot)$.
+    r"""$(s, x) \mapsto (s, x + e(s))$ with $e(s)_{2i} = \sin(sb^{-2i/d})$, $e(s)_{2i+1} = \cos$.
 
     Args:
         base: $b$, 10,000 in Vaswani et al., arXiv 1706.03762.
@@ -148,12 +149,16 @@ class Sinusoidal(AbstractDiracKernel):
     base: Float[Array, ""]
 
     def __init__(self, base: Any = 1e4):
-        self.base = jnp.asarray(base)
+        self.base = number("base", base, positive=True)
 
     def send(self, block: Token) -> Token:
+        need_token(block, "a positional encoding")
         d, dtype = block.state.shape[-1], block.state.dtype
         even = jnp.arange(0, d, 2, dtype=dtype)
-        angles = block.position[:, None] * (self.base.astype(dtype) ** (-even / d))[None, :]
+        angles = (
+            block.position.astype(dtype)[:, None]
+            * (self.base.astype(dtype) ** (-even / d))[None, :]
+        )
         waves = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(len(angles), -1)
         return Token(block.position, block.state + waves[:, :d])
 
@@ -168,12 +173,22 @@ class Learned(AbstractDiracKernel):
     table: Float[Array, "p d"]
 
     def __init__(self, table: Any):
-        self.table = jnp.asarray(table)
+        self.table = float_array("table (positions, d)", table, 2)
 
     def send(self, block: Token) -> Token:
-        # beyond the table the encoding is NaN, never that of another position
-        rows = self.table.at[block.position.astype(int)].get(mode="fill", fill_value=jnp.nan)
-        return Token(block.position, block.state + rows.astype(block.state.dtype))
+        need_token(block, "a positional encoding")
+        length, d = self.table.shape
+        if d != block.state.shape[-1]:
+            raise ValueError(
+                f"the table of positions has dimension {d}, the states {block.state.shape[-1]}"
+            )
+        index = block.position.astype(int)
+        index = ensure(
+            (index == block.position) & (index >= 0) & (index < length),
+            index,
+            f"positions must be whole numbers from 0 to {length - 1}, the rows of the table",
+        )
+        return Token(block.position, block.state + self.table[index].astype(block.state.dtype))
 
 
 class Residual(AbstractNonlinearKernel):
@@ -191,7 +206,8 @@ class Residual(AbstractNonlinearKernel):
         if state(new).shape != x.shape:
             raise ValueError(
                 f"a residual adds what a layer returns to what it got: states of shape {x.shape} "
-                f"became {state(new).shape}; give the layer an output map to dimension {x.shape[-1]}"
+                f"became {state(new).shape}; give the layer an output map to dimension "
+                f"{x.shape[-1]}"
             )
         return with_state(new, x + state(new))
 
@@ -239,14 +255,14 @@ def post_norm(sublayers: Sequence[Layer], norms: Sequence[AbstractStateMap]) -> 
     """
     _one_norm_each(sublayers, norms)
     return Stack(
-        layer for f, norm in zip(sublayers, norms) for layer in (Residual(f), norm)
+        layer for f, norm in zip(sublayers, norms, strict=True) for layer in (Residual(f), norm)
     )
 
 
 def pre_norm(sublayers: Sequence[Layer], norms: Sequence[AbstractStateMap]) -> Stack:
     r"""The block $x \mapsto x + f(\mathrm{norm}(x))$, once for each sublayer f (GPT-2, Llama)."""
     _one_norm_each(sublayers, norms)
-    return Stack(Residual(Stack((norm, f))) for f, norm in zip(sublayers, norms))
+    return Stack(Residual(Stack((norm, f))) for f, norm in zip(sublayers, norms, strict=True))
 
 
 def _one_norm_each(sublayers: Sequence, norms: Sequence) -> None:
@@ -259,7 +275,12 @@ def _one_norm_each(sublayers: Sequence, norms: Sequence) -> None:
 def _vector(name: str, value: Any) -> Array | None:
     if value is None:
         return None
-    value = jnp.asarray(value)
-    if value.ndim != 1:
-        raise ValueError(f"{name} must be a vector (d,), got shape {value.shape}")
-    return value
+    return float_array(f"{name} (d,)", value, 1)
+
+
+def _as_long_as(x: Array, parameter: Array) -> Array:
+    if parameter.shape != x.shape:
+        raise ValueError(
+            f"this norm is for dimension {parameter.shape[0]}, got a state of shape {x.shape}"
+        )
+    return parameter.astype(x.dtype)

@@ -28,10 +28,10 @@ from measattn.gibbs import (
     log_normalisers,
     stream_average,
 )
-from measattn.kernel import AbstractMarkovKernel, Composed, one_row
+from measattn.kernel import AbstractMarkovKernel, Composed
 from measattn.masks import OnKey
-from measattn.measure import EmpiricalMeasure, measure, normalise, pairs, compact
-from measattn.points import Pair, count
+from measattn.measure import EmpiricalMeasure, compact, measure, pairs
+from measattn.points import one_row
 from measattn.potential import AbstractPotential
 
 ABSENT = (
@@ -84,10 +84,11 @@ class LookupKernel(AbstractMarkovKernel):
         self.joint = pairs(keys, values)
 
     def __call__(self, k: PyTree) -> EmpiricalMeasure:
-        match = _Equal()
-        found = log_normalisers(OnKey(match), self.joint, one_row(k))
-        k = kept_mass(found, jnp.zeros_like(found), k, ABSENT)
-        return _values(boltzmann_gibbs(lambda pair: match(k, pair.key), self.joint))
+        row = one_row(k)
+        found = log_normalisers(OnKey(_Equal()), self.joint, row)
+        row = kept_mass(found, jnp.zeros_like(found), row, ABSENT)
+        k = jax.tree.map(lambda a: a[0], row)
+        return _values(boltzmann_gibbs(lambda pair: _Equal()(k, pair.key), self.joint))
 
     def average(self, f: Callable[[PyTree], Any], block: PyTree) -> PyTree:
         values = jax.vmap(lambda pair: f(pair.value))(self.joint.points)
@@ -99,9 +100,7 @@ class LookupKernel(AbstractMarkovKernel):
         r"""$\mu L$ on the values: the mass of a key is shared by the values that it has."""
         found = log_normalisers(OnKey(_Equal()), self.joint, mu.points)
         mu = kept_mass(found, mu.log_weights, mu, ABSENT)
-        return _values(
-            measure(self.joint.points, log_column_mass(OnKey(_Equal()), mu, self.joint))
-        )
+        return _values(measure(self.joint.points, log_column_mass(OnKey(_Equal()), mu, self.joint)))
 
     def after(self, first: AbstractMarkovKernel) -> AbstractMarkovKernel:
         """Softmatch, then look-up on the same keys: by index, no key is searched for."""
@@ -147,7 +146,7 @@ class _Equal(AbstractPotential):
 
 
 def _all_equal(x: PyTree, y: PyTree) -> Bool[Array, ""]:
-    equal = [jnp.all(a == b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y))]
+    equal = [jnp.all(a == b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)]
     return jnp.stack(equal).all()
 
 
@@ -160,7 +159,8 @@ def _same(mu: EmpiricalMeasure, lookup: LookupKernel) -> bool:
     ours = jax.tree.leaves((mu.points, mu.log_weights))
     theirs = jax.tree.leaves((lookup.joint.points.key, lookup.joint.log_weights))
     return len(ours) == len(theirs) and all(
-        a is b or (_concrete(a, b) and np.array_equal(a, b)) for a, b in zip(ours, theirs)
+        a is b or (_concrete(a, b) and np.array_equal(a, b))
+        for a, b in zip(ours, theirs, strict=True)
     )
 
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from measattn.checks import float_array
+
 
 class Affine(eqx.Module):
     r"""The affine map $x \mapsto Wx + b$ of R^d to R^e.
@@ -25,13 +27,8 @@ class Affine(eqx.Module):
     bias: Float[Array, " e"] | None
 
     def __init__(self, weight: Any, bias: Any = None):
-        self.weight = jnp.asarray(weight)
-        self.bias = None if bias is None else jnp.asarray(bias)
-        if self.weight.ndim != 2:
-            raise ValueError(
-                f"weight must be a matrix (e, d), got shape {self.weight.shape}; "
-                "for a multiple of the identity pass scale * jnp.eye(d)"
-            )
+        self.weight = float_array("weight (e, d)", weight, 2)
+        self.bias = None if bias is None else float_array("bias (e,)", bias, 1)
         if self.bias is not None and self.bias.shape != self.weight.shape[:1]:
             raise ValueError(
                 f"bias must have shape {self.weight.shape[:1]} to go with weight of shape "
@@ -85,10 +82,3 @@ def as_map(f: Any) -> Callable:
     raise ValueError(
         f"expected a matrix, an affine map (eqx.nn.Linear) or a function of a point, got {f!r}"
     )
-
-
-def safe_norm(x: Float[Array, " d"]) -> Float[Array, ""]:
-    r"""The Euclidean norm $|x|$, with the subgradient 0 at 0 (where `jnp.linalg.norm` gives NaN)."""
-    square = jnp.sum(x * x)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from measattn.maps import as_map
-from measattn.points import Pair, Token, state
+from measattn.points import Pair, Token, need_token, state
 from measattn.potential import AbstractPotential, as_potential
 
 Scalar = Float[Array, ""]
@@ -31,12 +31,8 @@ class Causal(AbstractPotential):
         self.potential = as_potential(potential)
 
     def __call__(self, x: Token, y: Token) -> Scalar:
-        for point in (x, y):
-            if not isinstance(point, Token):
-                raise ValueError(
-                    f"a causal mask needs tokens with positions, got a {type(point).__name__}: "
-                    "make points with Token(position, state)"
-                )
+        need_token(x, "a causal mask")
+        need_token(y, "a causal mask")
         return jnp.where(y.position <= x.position, self.potential(x, y), -jnp.inf)
 
     def factor(self) -> tuple[AbstractPotential, Callable, Callable]:

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from measattn import storage
-from measattn.checks import ensure
-from measattn.points import Pair, Token, as_float_array, as_points, count, state
+from measattn.checks import ensure, float_array
+from measattn.points import Pair, Token, as_points, count, one_row, state
 
 LARGEST_SUPPORT = 2**22
 """More atoms than this are not made by a product or a general kernel (16 MB of weights)."""
@@ -32,6 +32,11 @@ def normalise(log_weights: Float[Array, " n"]) -> Float[Array, " n"]:
     $\dot\ell_i - \sum_j p_j\dot\ell_j$ is evaluated on $\dot\ell - \dot\ell_{j^*}$, $j^*$ the
     largest entry, so that the tangent of a weight next to one does not cancel to 0.
     """
+    if log_weights.ndim != 1:
+        raise ValueError(
+            f"this is a batch of measures, with log-weights of shape {log_weights.shape}: apply "
+            "the function to one measure at a time, through jax.vmap"
+        )
     return log_weights - jax.scipy.special.logsumexp(log_weights)
 
 
@@ -48,8 +53,8 @@ class EmpiricalMeasure(eqx.Module):
 
     Args:
         points: n points with finite entries: an array (n, d) or anything that becomes one (lists,
-            NumPy, torch through DLPack), or a pytree of arrays with leading axis n such as `Token`
-            and `Pair`. Integers are converted to floats.
+            NumPy, torch through DLPack), or a `Token` or `Pair` of such arrays. Integers are
+            converted to floats.
         log_weights: $\log\omega_i$ up to a common constant, (n,); -inf is an atom without mass.
 
     Raises:
@@ -62,7 +67,7 @@ class EmpiricalMeasure(eqx.Module):
 
     def __init__(self, points: PyTree, log_weights: Any = None):
         points = as_points(points)
-        n, dtype = count(points), jax.tree.leaves(points)[0].dtype
+        n, dtype = count(points), state(points).dtype
         if log_weights is None:
             log_weights = jnp.full(n, -np.log(n), dtype)
         else:
@@ -146,8 +151,10 @@ def weighted(points: PyTree, weights: Any) -> EmpiricalMeasure:
         ValueError: negative, NaN, infinite or all-zero weights, or not one for each point.
     """
     points = as_points(points)
-    dtype = jax.tree.leaves(points)[0].dtype
-    if not isinstance(weights, jax.Array):
+    dtype = state(points).dtype
+    if any(isinstance(w, jax.Array) for w in jax.tree.leaves(weights)):
+        weights = jnp.asarray(weights)
+    else:
         # 1e-300 is no float32, its logarithm is
         weights = np.asarray(weights, np.float64)
     if weights.shape != (count(points),):
@@ -174,10 +181,8 @@ def weighted(points: PyTree, weights: Any) -> EmpiricalMeasure:
 def dirac(x: PyTree) -> EmpiricalMeasure:
     r"""The Dirac mass $\delta_x$ at one point: an array (d,), a `Token` or a `Pair`."""
     if not isinstance(x, eqx.Module):
-        x = as_float_array(x)
-        if x.ndim != 1:
-            raise ValueError(f"a point must be an array (d,), got shape {x.shape}")
-    return EmpiricalMeasure(jax.tree.map(lambda a: jnp.asarray(a)[None], x))
+        x = float_array("a point (d,)", x, 1)
+    return EmpiricalMeasure(one_row(x))
 
 
 def mixture(measures: Sequence[EmpiricalMeasure], weights: Any = None) -> EmpiricalMeasure:
@@ -192,10 +197,15 @@ def mixture(measures: Sequence[EmpiricalMeasure], weights: Any = None) -> Empiri
     dimensions = [mu.dimension for mu in measures]
     if len(set(dimensions)) > 1 or len({type(mu.points) for mu in measures}) > 1:
         raise ValueError(f"measures must live on the same space, got dimensions {dimensions}")
+    dtypes = {str(mu.dtype) for mu in measures}
+    if len(dtypes) > 1:
+        raise ValueError(f"measures must have one dtype, got {sorted(dtypes)}: convert the points")
     weights = np.ones(len(measures)) if weights is None else weights
     labels = weighted(jnp.arange(len(measures), dtype=measures[0].dtype)[:, None], weights)
     points = jax.tree.map(lambda *a: jnp.concatenate(a), *[mu.points for mu in measures])
-    logs = [normalise(mu.log_weights) + w for mu, w in zip(measures, labels.log_weights)]
+    logs = [
+        normalise(mu.log_weights) + w for mu, w in zip(measures, labels.log_weights, strict=True)
+    ]
     return measure(points, jnp.concatenate(logs))
 
 
@@ -224,9 +234,10 @@ def integrate(f: Callable[[PyTree], PyTree], mu: EmpiricalMeasure) -> PyTree:
 
 
 def _weighted_sum(weights: Float[Array, " n"], values: Array) -> Array:
-    return jnp.tensordot(
-        weights, values.astype(weights.dtype), axes=1, precision=jax.lax.Precision.HIGHEST
-    )
+    massive = (weights > 0).reshape(-1, *[1] * (values.ndim - 1))
+    # f may be infinite where there is no mass
+    values = jnp.where(massive, values, 0).astype(weights.dtype)
+    return jnp.tensordot(weights, values, axes=1, precision=jax.lax.Precision.HIGHEST)
 
 
 def mean(mu: EmpiricalMeasure) -> Float[Array, " d"]:
@@ -253,8 +264,7 @@ def pairs(keys: Any, values: Any) -> EmpiricalMeasure:
     values = values.points if isinstance(values, EmpiricalMeasure) else as_points(values)
     if count(values) != keys.size:
         raise ValueError(
-            f"there must be one value for each key, got {keys.size} keys and "
-            f"{count(values)} values"
+            f"there must be one value for each key, got {keys.size} keys and {count(values)} values"
         )
     return measure(Pair(keys.points, values), keys.log_weights)
 

@@ -10,24 +10,33 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree, Shaped
 
-from measattn.checks import finite
+from measattn.checks import finite, float_array
+
+
+def _convert(name: str):
+    """Convert what users write; leave tracers and the objects of tree transformations alone."""
+
+    def convert(a: Any) -> Any:
+        foreign = hasattr(a, "__dlpack__") and not isinstance(a, jax.Array)
+        return float_array(name, a) if foreign or isinstance(a, (list, tuple, float, int)) else a
+
+    return convert
 
 
 class Token(eqx.Module):
     """A point with a position: what causal masks and positional encodings look at."""
 
-    position: Float[Array, "*n"]
-    state: Float[Array, "*n d"]
+    position: Shaped[jax.Array, "*n"] = eqx.field(converter=_convert("position"))
+    state: Shaped[jax.Array, "*n d"] = eqx.field(converter=_convert("state"))
 
 
 class Pair(eqx.Module):
     """A key with its value: a point of the joint law that the look-up kernel disintegrates."""
 
-    key: PyTree
-    value: PyTree
+    key: PyTree = eqx.field(converter=_convert("key"))
+    value: PyTree = eqx.field(converter=_convert("value"))
 
 
 def state(point: PyTree) -> PyTree:
@@ -57,43 +66,69 @@ def count(points: PyTree) -> int:
     return jax.tree.leaves(points)[0].shape[0]
 
 
-def as_points(points: PyTree) -> PyTree:
-    """Convert to a pytree of finite float arrays with a common leading axis of points.
+def need_token(point: PyTree, who: str) -> None:
+    """Refuse a point that has no position.
+
+    Raises:
+        ValueError: the point is no token; ``who`` needs its position.
+    """
+    if not isinstance(point, Token):
+        raise ValueError(
+            f"{who} needs tokens with positions, got a point that is a {type(point).__name__}: "
+            "make points with Token(position, state)"
+        )
+
+
+def as_points(points: PyTree, name: str = "points") -> PyTree:
+    """Convert to arrays of floats with a common leading axis of points, all finite.
 
     Raises:
         ValueError: a leaf has the wrong rank, lengths differ, there are no points, or an entry is
             NaN or infinite.
     """
-    if not isinstance(points, eqx.Module):
-        points = as_float_array(points)
-        if points.ndim != 2:
-            raise ValueError(
-                f"points must be an array (n, d), got shape {points.shape}; for n points on the "
-                "line pass points[:, None], for a single point use dirac(x)"
-            )
-    points = jax.tree.map(as_float_array, points)
-    lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(points)}
-    if len(lengths) != 1 or lengths == {()}:
+    points = _ranked(points, name)
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(points)}
+    if len(lengths) != 1:
         raise ValueError(
-            f"all parts of the points must have the same number of rows, got {sorted(lengths)}"
+            f"all parts of the {name} must have the same number of rows, got {sorted(lengths)}"
         )
-    if lengths == {(0,)} or state(points).shape[-1] == 0:
+    if lengths == {0} or state(points).shape[-1] == 0:
         raise ValueError(
-            f"a measure needs at least one point of dimension one, got {state(points).shape}"
+            f"a measure needs at least one point of dimension one, got {name} of shape "
+            f"{state(points).shape}"
         )
     for leaf in jax.tree.leaves(points):
-        points = finite("points", leaf, points, "drop or repair these rows")
+        points = finite(name, leaf, points, "drop or repair these rows")
     return points
 
 
-def as_float_array(a: Any) -> Array:
-    """Convert lists, NumPy, JAX and DLPack arrays to a JAX array of floats; integers too."""
-    if hasattr(a, "__dlpack__") and not isinstance(a, (np.ndarray, np.generic, jax.Array)):
-        a = jnp.from_dlpack(a)  # torch and other libraries' tensors
-    try:
-        a = jnp.asarray(a)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"points must be numbers in rows of equal length: {error}") from None
-    if jnp.issubdtype(a.dtype, jnp.complexfloating):
-        raise ValueError(f"points must be real, got dtype {a.dtype}")
-    return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)
+def _ranked(points: PyTree, name: str) -> PyTree:
+    match points:
+        case Token():
+            position = float_array(f"position of {name}", points.position, 1)
+            return Token(position, float_array(f"state of {name}", points.state, 2))
+        case Pair():
+            return Pair(_ranked(points.key, "keys"), _ranked(points.value, "values"))
+        case eqx.Module() | dict():
+            raise ValueError(
+                f"{name} must be an array (n, d), tokens or pairs, got a {type(points).__name__}"
+            )
+    points = float_array(name, points)
+    if points.ndim != 2:
+        raise ValueError(
+            f"{name} must be an array (n, d), got shape {points.shape}; for n points on the line "
+            "pass points[:, None], for a single point use dirac(x)"
+        )
+    return points
+
+
+def one_row(x: PyTree) -> PyTree:
+    """A point as a block of length one."""
+    if isinstance(x, (list, tuple)):
+        x = float_array("a point (d,)", x, 1)
+    return jax.tree.map(lambda a: jnp.asarray(a)[None], x)
+
+
+def row_numbers(n: int) -> Shaped[jax.Array, " n"]:
+    """0, …, n-1 as positions; never in half precision, which cannot count to 3000."""
+    return jnp.arange(n, dtype=jnp.float32)

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from measattn import tiling
-from measattn.checks import ensure
+from measattn.checks import float_array, number
 from measattn.maps import Identity, as_map
-from measattn.points import Token, state
+from measattn.points import Token, need_token, state
 
 Scalar = Float[Array, ""]
 
@@ -33,7 +33,7 @@ class AbstractPotential(eqx.Module):
 
     @property
     def masks(self) -> bool:
-        r"""Whether $-\infty$ may be returned: then every use checks that a query keeps some mass."""
+        r"""Whether $-\infty$ may be returned; then every use checks that queries keep mass."""
         return False
 
     @abc.abstractmethod
@@ -77,15 +77,11 @@ def stream(
 def _compiled_stream(potential, queries, keys, log_weights, values):
     core, query_map, key_map = potential.factor()
     queries, keys = jax.vmap(query_map)(queries), jax.vmap(key_map)(keys)
-    return tiling.softmax_mean(core.block, queries, keys, log_weights, values)
-
-
-def _number(value: Any) -> Array:
-    """A number that users vary is an array: a static one would recompile for every value."""
-    value = jnp.asarray(value)
-    if value.ndim > 0:
-        raise ValueError(f"expected a number, got an array of shape {value.shape}")
-    return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)
+    mean, log_z = tiling.softmax_mean(core.block, queries, keys, log_weights, values)
+    if not potential.masks:
+        # only underflow can take a query's mass away here, and 0 would be a wrong mean
+        mean = jnp.where(jnp.isneginf(log_z)[:, None], jnp.nan, mean)
+    return mean, log_z
 
 
 def _same_shape(x: Array, y: Array) -> None:
@@ -106,7 +102,7 @@ class DotProduct(AbstractPotential):
     scale: Scalar
 
     def __init__(self, scale: Any = 1.0):
-        self.scale = _number(scale)
+        self.scale = number("scale", scale)
 
     def __call__(self, x: PyTree, y: PyTree) -> Scalar:
         x, y = state(x), state(y)
@@ -128,7 +124,7 @@ class Bilinear(AbstractPotential):
     scale: Scalar
 
     def __init__(self, query: Any, key: Any, scale: Any = 1.0):
-        self.query, self.key, self.scale = as_map(query), as_map(key), _number(scale)
+        self.query, self.key, self.scale = as_map(query), as_map(key), number("scale", scale)
 
     def __call__(self, x: PyTree, y: PyTree) -> Scalar:
         core, query_map, key_map = self.factor()
@@ -177,15 +173,17 @@ class Rotary(AbstractPotential):
 
     def __init__(self, query: Any, key: Any, scale: Any = 1.0, base: Any = 1e4):
         self.query, self.key = as_map(query), as_map(key)
-        self.scale, self.base = _number(scale), _number(base)
+        self.scale, self.base = number("scale", scale), number("base", base)
 
     def __call__(self, x: Token, y: Token) -> Scalar:
         core, query_map, key_map = self.factor()
         return core(query_map(x), key_map(y))
 
     def factor(self) -> tuple[AbstractPotential, Callable, Callable]:
-        return DotProduct(self.scale), _Rotated(self.query, self.base), _Rotated(
-            self.key, self.base
+        return (
+            DotProduct(self.scale),
+            _Rotated(self.query, self.base),
+            _Rotated(self.key, self.base),
         )
 
 
@@ -205,14 +203,17 @@ class Additive(AbstractPotential):
     readout: Float[Array, " h"]
 
     def __init__(self, query: Any, key: Any, readout: Any):
-        self.query, self.key, self.readout = as_map(query), as_map(key), jnp.asarray(readout)
-        if self.readout.ndim != 1:
-            raise ValueError(f"readout must be a vector (h,), got shape {self.readout.shape}")
+        self.query, self.key, self.readout = (
+            as_map(query),
+            as_map(key),
+            float_array("readout (h,)", readout, 1),
+        )
 
     def __call__(self, x: PyTree, y: PyTree) -> Scalar:
         q, k = self.query(state(x)), self.key(state(y))
         _same_shape(q, k)
-        # not a matrix product: a sum over h fuses with tanh, so that a tile needs no (rows, columns, h)
+        _same_shape(q, self.readout)
+        # a sum over h fuses with tanh; a matrix product would hold (rows, columns, h) for a tile
         return jnp.sum(self.readout.astype(q.dtype) * jnp.tanh(q + k))
 
     def factor(self) -> tuple[AbstractPotential, Callable, Callable]:
@@ -230,9 +231,7 @@ class Gaussian(AbstractPotential):
     sigma: Scalar
 
     def __init__(self, sigma: Any):
-        sigma = _number(sigma)
-        message = "sigma must be positive and finite; for a bandwidth going to 0 pass a small number"
-        self.sigma = ensure((sigma > 0) & jnp.isfinite(sigma), sigma, message)
+        self.sigma = number("sigma", sigma, positive=True)
 
     def __call__(self, x: PyTree, y: PyTree) -> Scalar:
         x, y = state(x), state(y)
@@ -290,7 +289,7 @@ class Interaction(AbstractPotential):
         return True
 
     def __call__(self, x: PyTree, y: PyTree) -> Scalar:
-        return jnp.asarray(self.function(x, y))
+        return jnp.asarray(self.function(x, y)).astype(state(x).dtype)
 
 
 class _OnState(eqx.Module):
@@ -309,11 +308,7 @@ class _Rotated(eqx.Module):
     base: Scalar
 
     def __call__(self, point: Token) -> Array:
-        if not isinstance(point, Token):
-            raise ValueError(
-                "rotary positions need tokens: make points with Token(position, state), got "
-                f"{type(point).__name__}"
-            )
+        need_token(point, "a rotary potential")
         return rotate(self.map(point.state), point.position, self.base)
 
 
@@ -323,7 +318,7 @@ def rotate(x: Float[Array, " e"], position: Scalar, base: Scalar) -> Float[Array
     if 2 * half != x.shape[0]:
         raise ValueError(f"rotary positions need an even dimension, got {x.shape[0]}")
     base = base.astype(x.dtype)
-    angles = position * base ** (-jnp.arange(half, dtype=x.dtype) / half)
+    angles = position.astype(x.dtype) * base ** (-jnp.arange(half, dtype=x.dtype) / half)
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     a, b = x[:half], x[half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin])

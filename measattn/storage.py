@@ -1,6 +1,8 @@
 """Points and log-weights in files: npz archives that hold arrays and nothing else."""
 
+import zlib
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -11,7 +13,17 @@ from measattn.points import Pair, Token
 
 def write(file: Any, points: PyTree, log_weights: Array) -> None:
     """Write points and log-weights to an npz file, to be read by `read`."""
-    np.savez(file, log_weights=log_weights, **dict(_named(points, "points")))
+    arrays = {"log_weights": log_weights, **dict(_named(points, "points"))}
+    for name, a in arrays.items():
+        if np.asarray(a).dtype.kind != "f":
+            raise ValueError(
+                f"{name} has dtype {a.dtype}, which npz files do not know: convert it to float32"
+            )
+    if hasattr(file, "write"):
+        np.savez(file, **arrays)
+    else:
+        with open(file, "wb") as handle:  # np.savez would add a suffix to the name
+            np.savez(handle, **arrays)
 
 
 def _named(points: PyTree, name: str) -> list[tuple[str, Array]]:
@@ -37,15 +49,15 @@ def read(file: Any) -> tuple[PyTree, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, AttributeError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{file} is no measure saved by measattn: {error}") from None
 
     def rebuild(name: str) -> PyTree:
         if name in arrays:
             return arrays[name]
-        if f"{name}.position" in arrays:
+        if {f"{name}.position", f"{name}.state"} <= arrays.keys():
             return Token(arrays[f"{name}.position"], arrays[f"{name}.state"])
         if any(key.startswith(f"{name}.key") for key in arrays):
             return Pair(rebuild(f"{name}.key"), rebuild(f"{name}.value"))

@@ -78,34 +78,37 @@ def softmax_mean(
     """
     n, m = _length(queries), _length(keys)
     rows, columns = _tile_sizes(n, m)
-    scores, parameters = _explicit(score, _head(queries, rows), _head(keys, columns))
+    scores, parameters = _explicit(
+        score, _head(queries, rows), _head(keys, columns), log_weights.dtype
+    )
+    values = values.astype(log_weights.dtype)
     out = _softmax((scores, rows, columns), parameters, queries, keys, log_weights, values)
     return out.mean, out.shift + out.log_sum
 
 
-def _explicit(score: Score, x: PyTree, y: PyTree) -> tuple[_Scores, PyTree]:
+def _explicit(score: Score, x: PyTree, y: PyTree, dtype: Any) -> tuple[_Scores, PyTree]:
     """Make every array that the score depends on an argument, its closure included.
 
     The rule for derivatives sees only arguments, while a user's potential may close over arrays
-    that are being differentiated.
+    that are being differentiated, or traced.
     """
-    arrays, static = eqx.partition(score, eqx.is_inexact_array)
 
-    def block(arrays: PyTree, x: PyTree, y: PyTree) -> Array:
-        return eqx.combine(arrays, static)(x, y)
+    def block(x: PyTree, y: PyTree) -> Array:
+        return jnp.asarray(score(x, y)).astype(dtype)
 
-    def pair(arrays: PyTree, x: PyTree, y: PyTree) -> Array:
+    def pair(x: PyTree, y: PyTree) -> Array:
         one = jax.tree.map(lambda a: a[None], (x, y))
-        return block(arrays, *one)[0, 0]
+        return block(*one)[0, 0]
 
     first = jax.tree.map(lambda a: a[0], (x, y))
-    of_tile, closed_tile = jax.closure_convert(block, arrays, x, y)
-    of_pair, closed_pair = jax.closure_convert(pair, arrays, *first)
+    of_tile = eqx.filter_closure_convert(block, x, y)
+    of_pair = eqx.filter_closure_convert(pair, *first)
+    arrays, static = eqx.partition((of_tile, of_pair), eqx.is_array)
     scores = _Scores(
-        tile=lambda p, x, y: of_tile(p[0], x, y, *p[1]),
-        pair=lambda p, x, y: of_pair(p[0], x, y, *p[2]),
+        tile=lambda p, x, y: eqx.combine(p[0], static[0])(x, y),
+        pair=lambda p, x, y: eqx.combine(p[1], static[1])(x, y),
     )
-    return scores, (arrays, closed_tile, closed_pair)
+    return scores, arrays
 
 
 def _forward(
@@ -161,45 +164,40 @@ def _derivative(static: tuple, primals: tuple, tangents: tuple) -> tuple[_Softma
     d_parameters, d_queries, d_keys, d_log_weights, d_values = tangents
     out = _softmax(static, *primals)
 
-    # c_i, the tangent of the row's largest logit
-    at_top, d_at_top = jax.tree.map(lambda a: a[out.largest], (keys, d_keys))
-    pairs = jax.vmap(scores.pair, in_axes=(None, 0, 0))
-    _, centre = jax.jvp(
-        pairs, (parameters, queries, at_top), (d_parameters, d_queries, d_at_top)
-    )
-    centre = centre + d_log_weights[out.largest]
-
     tiles = _key_tiles(columns, keys, log_weights, values)
-    d_tiles = _key_tiles(columns, d_keys, d_log_weights, d_values, mass_free=0)
+    d_tiles = _key_tiles(columns, d_keys, d_log_weights, d_values, mass_free=0.0)
     empty = jnp.isneginf(out.log_sum)
     log_sum = jnp.where(empty, 0, out.log_sum)
-    centre = jnp.where(empty, 0, centre)
+    pairs = jax.vmap(scores.pair, in_axes=(None, 0, 0))
 
     @partial(jax.checkpoint, prevent_cse=False)
-    def one_tile(row: tuple, tile: tuple, d_tile: tuple, parameters: PyTree, d_parameters: PyTree):
+    def one_tile(row: tuple, tile: tuple, d_tile: tuple) -> tuple[Array, Array]:
         (x, d_x, shift, log_sum, centre), (y, log_w, v), (d_y, d_log_w, d_v) = row, tile, d_tile
-        logits, d_logits = jax.jvp(
-            scores.tile, (parameters, x, y), (d_parameters, d_x, d_y)
-        )
+        logits, d_logits = jax.jvp(scores.tile, (parameters, x, y), (d_parameters, d_x, d_y))
         p = jnp.exp((logits + log_w[None, :] - shift[:, None]) - log_sum[:, None])
         change = jnp.where(p > 0, p * (d_logits + d_log_w[None, :] - centre[:, None]), 0)
         return _matmul(change, v) + _matmul(p, d_v), jnp.sum(change, axis=1)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def row_block(row: tuple) -> tuple[Array, Array]:
-        row, mean = row[:-1], row[-1]
+        x, d_x, shift, log_sum, largest, mean = row
+        # c_i, the tangent of the row's largest logit
+        top, d_top = jax.tree.map(lambda a: a[largest], (keys, d_keys))
+        _, centre = jax.jvp(pairs, (parameters, x, top), (d_parameters, d_x, d_top))
+        centre = centre + d_log_weights[largest]
 
         def accumulate(carry: tuple, tile_pair: tuple) -> tuple[tuple, None]:
-            d_mean, d_mass = one_tile(row, *tile_pair, parameters, d_parameters)
+            of_row = (x, d_x, shift, log_sum, centre)
+            d_mean, d_mass = one_tile(of_row, *tile_pair)
             return (carry[0] + d_mean, carry[1] + d_mass), None
 
-        start = (jnp.zeros_like(mean), jnp.zeros_like(mean[:, 0] if mean.shape[1] else row[2]))
+        start = (jnp.zeros_like(mean), jnp.zeros_like(shift))
         (d_mean, d_mass), _ = jax.lax.scan(accumulate, start, (tiles, d_tiles))
-        return d_mean - d_mass[:, None] * mean, d_mass
+        return d_mean - d_mass[:, None] * mean, centre + d_mass
 
-    row = (queries, d_queries, out.shift, log_sum, centre, out.mean)
-    d_mean, d_mass = _over_rows(row_block, rows, _length(queries), row)
-    d_log_sum = jnp.where(empty, 0, centre + d_mass)
+    row = (queries, d_queries, out.shift, log_sum, out.largest, out.mean)
+    d_mean, d_log_sum = _over_rows(row_block, rows, _length(queries), row)
+    d_log_sum = jnp.where(empty, 0, d_log_sum)
     no_tangent = np.zeros(out.largest.shape, jax.dtypes.float0)
     return out, _Softmax(d_mean, jnp.zeros_like(out.shift), d_log_sum, no_tangent)
 

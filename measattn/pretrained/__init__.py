@@ -54,7 +54,8 @@ def load(path: str | Path) -> Transformer:
     Args:
         path: a folder in Hugging Face's layout (``config.json`` with ``model.safetensors``, or
             with several files and ``model.safetensors.index.json``; ``tokenizer.json`` if
-            texts are to be read), a GGUF file, or a folder with one GGUF file.
+            texts are to be read), a GGUF file, or a folder with one GGUF file and no other
+            weights.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
@@ -62,14 +63,14 @@ def load(path: str | Path) -> Transformer:
             or is not finite; the architecture, or one of its settings, is not implemented.
         ImportError: the extra ``models`` is not installed.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(
             f"there is no checkpoint at {path}: pass a folder or a GGUF file on this disk (models "
             "are not downloaded)"
         )
     if path.is_dir():
-        if not (path / "config.json").is_file() and any(path.glob("*.gguf")):
+        if any(path.glob("*.gguf")) and not any(path.glob("*.safetensors")):
             return _from_gguf(_only_gguf(path))
         return _from_folder(path, path.resolve().name)
     if path.suffix == ".gguf":
@@ -88,7 +89,7 @@ def _from_folder(folder: Path, name: str) -> Transformer:
         )
     config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
     family = config.values.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(
             f"{config.origin} has the architecture (model_type) {family!r}; supported: "
             + ", ".join(map(repr, FAMILIES))

@@ -36,7 +36,7 @@ def bert(config: Config, tensors: Tensors, tokenizer: Tokenizer, name: str) -> T
     """
     width = config.size("hidden_size")
     heads = config.heads(width, "num_attention_heads")
-    depth = config.size("num_hidden_layers")
+    depth = config.depth("num_hidden_layers", len(tensors.shapes))
     inner = config.size("intermediate_size")
     scale = 1 / math.sqrt(width // heads)
     positions = config.size("max_position_embeddings")

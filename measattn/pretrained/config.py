@@ -76,6 +76,16 @@ class Config:
             )
         return value
 
+    def depth(self, name: str, tensors: int) -> int:
+        """The number of layers: each has a tensor of its own, so it is at most that of tensors."""
+        depth = self.size(name)
+        if depth > tensors:
+            raise ValueError(
+                f"{self.origin}: {name!r} is {depth}, more layers than the {tensors} tensors of "
+                "the checkpoint can make; do weights and configuration belong together?"
+            )
+        return depth
+
     def number(self, name: str, default: float | None = None) -> float:
         """A positive finite number."""
         value = self._get(name, default)
@@ -92,6 +102,13 @@ class Config:
         if not isinstance(value, bool):
             raise ValueError(f"{self.origin}: {name!r} must be true or false, got {value!r}")
         return value
+
+    def group(self, name: str) -> dict[str, Any]:
+        """Settings inside a setting; none where there is none."""
+        value = self.values.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise ValueError(f"{self.origin}: {name!r} must be an object or null, got {value!r}")
+        return value or {}
 
     def among(self, name: str, supported: tuple[Any, ...], default: Any) -> Any:
         """One of the values that this library implements."""

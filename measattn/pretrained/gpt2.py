@@ -31,7 +31,7 @@ def gpt2(config: Config, tensors: Tensors, tokenizer: Tokenizer, name: str) -> T
     """
     width = config.size("n_embd")
     heads = config.heads(width, "n_head")
-    depth = config.size("n_layer")
+    depth = config.depth("n_layer", len(tensors.shapes))
     inner = config.size("n_inner", 4 * width)
     positions = config.size("n_positions", 1024)
     vocabulary = config.size("vocab_size")
@@ -58,12 +58,12 @@ def gpt2(config: Config, tensors: Tensors, tokenizer: Tokenizer, name: str) -> T
 
     def layer(i: int) -> Stack:
         at = f"h.{i}"
-        in_one = rows(weights[f"{at}.attn.c_attn.weight"].T, weights[f"{at}.attn.c_attn.bias"], 3)
-        query, key, value = (rows(part.weight, part.bias, heads) for part in in_one)
+        matrix, bias = weights[f"{at}.attn.c_attn.weight"].T, weights[f"{at}.attn.c_attn.bias"]
+        maps = rows(matrix, bias, 3 * heads)
         attention = multi_head(
-            query,
-            key,
-            value,
+            maps[:heads],
+            maps[heads : 2 * heads],
+            maps[2 * heads :],
             transposed(weights, f"{at}.attn.c_proj"),
             lambda q, k: Causal(Bilinear(q, k, scale)),
         )

@@ -44,7 +44,7 @@ def llama(config: Config, tensors: Tensors, tokenizer: Tokenizer, name: str) -> 
             f"{config.origin}: 'num_key_value_heads' must divide the {heads} heads, got {groups}"
         )
     size = config.size("head_dim", max(width // heads, 1))
-    depth = config.size("num_hidden_layers")
+    depth = config.depth("num_hidden_layers", len(tensors.shapes))
     inner = config.size("intermediate_size")
     vocabulary = config.size("vocab_size")
     eps = config.number("rms_norm_eps", 1e-6)
@@ -104,15 +104,16 @@ def rotary_base(config: Config) -> float:
     Raises:
         ValueError: the angles are scaled, or only some entries of a head are turned.
     """
-    settings: dict = {"rope_theta": config.values.get("rope_theta")}
-    for place in ("rope_scaling", "rope_parameters"):
-        settings |= config.values.get(place) or {}
-    rope = Config(settings, config.origin)
-    kind = "rope_type" if "rope_type" in settings else "type"
-    rope.among(kind, ("default",), "default")
-    for values in (rope, config):
-        values.among("partial_rotary_factor", (1, 1.0), 1.0)
-    return rope.number("rope_theta", 1e4)
+    inner = [
+        Config(config.group(place), config.origin) for place in ("rope_parameters", "rope_scaling")
+    ]
+    for settings in (*inner, config):
+        settings.among("partial_rotary_factor", (1, 1.0), 1.0)
+    for settings in inner:
+        settings.among("rope_type", ("default",), "default")
+        settings.among("type", ("default",), "default")
+    places = [settings for settings in inner if "rope_theta" in settings.values]
+    return (places or [config])[0].number("rope_theta", 1e4)
 
 
 def layer_shapes(

@@ -32,8 +32,18 @@ class Tensors:
     read: Callable[[str], np.ndarray]
 
     def renamed(self, new_name: Callable[[str], str]) -> "Tensors":
-        """The same tensors under new names."""
+        """The same tensors under new names.
+
+        Raises:
+            ValueError: two tensors would have one name.
+        """
         old = {new_name(name): name for name in self.shapes}
+        if len(old) < len(self.shapes):
+            twice = next(name for name in self.shapes if old[new_name(name)] != name)
+            raise ValueError(
+                f"{self.origin} has two tensors {new_name(twice)!r} (with and without a prefix); "
+                "remove the one that is not meant"
+            )
         shapes = {new: self.shapes[name] for new, name in old.items()}
         return Tensors(self.origin, shapes, lambda name: self.read(old[name]))
 

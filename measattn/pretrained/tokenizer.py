@@ -14,7 +14,7 @@ import numpy as np
 from measattn.pretrained.config import need
 
 PRE_TOKENIZERS = ("gpt-2", "smollm")
-CONTROL, USER_DEFINED = 3, 4
+WHOLE = (3, 4)  # the types of control and user-defined tokens, which are never cut
 
 
 class Tokenizer:
@@ -30,11 +30,11 @@ class Tokenizer:
         self.origin = origin
         self.lacking = lacking
 
-    def __call__(self, text: str) -> np.ndarray:
+    def __call__(self, text: Any) -> np.ndarray:
         """The ids of a text, (n,) int32.
 
         Raises:
-            ValueError: there is no tokenizer.
+            ValueError: there is no tokenizer, or ``text`` is no string.
         """
         if self._encoder is None:
             raise ValueError(
@@ -92,28 +92,33 @@ def gguf_tokenizer(metadata: dict[str, Any], path: Path) -> Tokenizer:
             f"{', '.join(PRE_TOKENIZERS)}, and there is no tokenizer.json beside it",
         )
     library: Any = need("tokenizers")
-    tokens = metadata.get("tokenizer.ggml.tokens", [])
-    merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", [])]
-    kinds = metadata.get("tokenizer.ggml.token_type", [])
     try:
-        encoder = library.Tokenizer(
-            library.models.BPE(
-                vocab={token: i for i, token in enumerate(tokens)}, merges=merges, fuse_unk=False
-            )
-        )
+        return Tokenizer(byte_pair_encoding(library, metadata, split), str(path))
     except Exception as error:  # the library raises a bare Exception
-        raise ValueError(f"{path}: the tokenizer tables contradict each other ({error})") from error
+        raise ValueError(
+            f"{path}: the tables of its tokenizer contradict each other "
+            f"({type(error).__name__}: {error}); get a whole copy"
+        ) from error
+
+
+def byte_pair_encoding(library: Any, metadata: dict[str, Any], split: str) -> Any:
+    """The encoder that the tables of a GGUF file describe."""
+    tokens = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+    kinds = metadata["tokenizer.ggml.token_type"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    encoder = library.Tokenizer(library.models.BPE(vocab=vocabulary, merges=merges))
     pieces = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     if split == "smollm":
         digits = library.pre_tokenizers.Digits(individual_digits=True)
         pieces = library.pre_tokenizers.Sequence([digits, pieces])
     encoder.pre_tokenizer = pieces
     encoder.add_special_tokens(
-        [t for t, kind in zip(tokens, kinds, strict=False) if kind in (CONTROL, USER_DEFINED)]
+        [token for token, kind in zip(tokens, kinds, strict=True) if kind in WHOLE]
     )
     if metadata.get("tokenizer.ggml.add_bos_token", False):
         first = metadata["tokenizer.ggml.bos_token_id"]
         encoder.post_processor = library.processors.TemplateProcessing(
             single=f"{tokens[first]} $A", special_tokens=[(tokens[first], first)]
         )
-    return Tokenizer(encoder, str(path))
+    return encoder

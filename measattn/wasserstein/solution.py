@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from measattn.wasserstein.problem import Matrix, Problem, Vector
 
@@ -82,7 +83,7 @@ def certify(
     x, y = problem.x, problem.y
     costs = np.linalg.norm(x[plan.rows] - y[plan.cols], axis=1)
     value = float(costs @ plan.mass)
-    v, lowest = c_transform(problem, potential)
+    v, met = c_transform(problem, potential)
     u = potential
     lower = float(problem.a @ u + problem.b @ v)
     # a sum of N products errs by N·eps times the sum of absolute values; each distance by (d+2)·eps
@@ -92,7 +93,8 @@ def certify(
     defect = _marginal_defect(problem, plan)
     largest = _largest_cost(problem)
     upper = value * (1 + (len(costs) + d + 4) * EPS) + defect * largest
-    lower = lower - rounding * spread - (d + 4) * EPS * lowest
+    # the c-transform itself: a distance, and one subtraction of u
+    lower = lower - rounding * spread - (d + 6) * EPS * (met + float(np.abs(u).max()))
     lower = max(lower, 0.0)
     scale = max(value, 64 * EPS * largest)
     solution = W1Solution(
@@ -114,9 +116,7 @@ def certify(
 
 
 def c_transform(problem: Problem, u: Vector) -> tuple[Vector, float]:
-    """The largest v with u_i + v_j ≤ C_ij, and the largest |C_ij - u_i| that was met, by blocks."""
-    from scipy.spatial.distance import cdist
-
+    """The largest v with u_i + v_j ≤ C_ij, and the largest C_ij, by blocks."""
     n, m = len(problem.x), len(problem.y)
     block = max(1, 2**22 // n)
     v = np.empty(m)

@@ -118,13 +118,16 @@ class NetworkSimplex(AbstractSolver):
     def solve(self, problem: Problem) -> tuple[Plan, Vector]:
         """POT's plan and potential, its warnings turned into the certificate's business."""
         ot = _pot()
+        # POT's tolerances are absolute, so bring the largest cost to about one; a power of two
+        # scales without rounding
+        scale = 2.0 ** np.floor(np.log2(max(problem.cost.max(), np.finfo(float).tiny)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # non-convergence shows in the certified gap
             plan, log = ot.lp.emd(
-                problem.a, problem.b, problem.cost, numItermax=self.iterations, log=True
+                problem.a, problem.b, problem.cost / scale, numItermax=self.iterations, log=True
             )
         rows, cols = np.nonzero(plan)
-        return Plan(rows, cols, plan[rows, cols]), np.asarray(log["u"], np.float64)
+        return Plan(rows, cols, plan[rows, cols]), scale * np.asarray(log["u"])
 
 
 def _pot():

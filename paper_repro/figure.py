@@ -1,0 +1,30 @@
+"""A matplotlib figure as inline SVG that follows the page: its ink is the colour of the text."""
+
+import hashlib
+import io
+import re
+from typing import Any
+
+_ID = re.compile(r'(\bid="|url\(#|href="#)')
+
+
+def inline_svg(figure: Any) -> str:
+    """The figure as an ``<svg>`` element: no background, ink in ``currentColor``, unique ids."""
+    import matplotlib as mpl
+
+    from measattn import plot
+
+    buffer = io.StringIO()
+    settings = {"svg.fonttype": "path", "svg.hashsalt": "paper_repro"}
+    with mpl.rc_context(settings):
+        figure.savefig(
+            buffer, format="svg", transparent=True, bbox_inches="tight",
+            metadata={"Date": None, "Creator": None},
+        )  # fmt: skip
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = text.replace(plot.INK, "currentColor").replace(plot.PAPER, "var(--paper)")
+    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8] + "-"
+    text = _ID.sub(lambda match: match.group(1) + prefix, text)
+    return re.sub(r"\s+\n", "\n", text).strip()
