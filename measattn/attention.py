@@ -24,7 +24,7 @@ from measattn.kernel import AbstractDiracKernel, AbstractNonlinearKernel, block_
 from measattn.maps import Identity, as_map
 from measattn.masks import Masked, OnKey
 from measattn.measure import EmpiricalMeasure, normalise, pairs, weighted
-from measattn.points import Token, as_points, count, row_numbers, state, with_state
+from measattn.points import Token, as_points, count, finite, row_numbers, state, with_state
 from measattn.potential import AbstractPotential, DotProduct, as_potential, stream
 
 Outputs = tuple[Float[Array, "n v"], Float[Array, " n"]]
@@ -73,7 +73,7 @@ class AbstractAttention(AbstractNonlinearKernel):
         out, log_z = _compiled(self, mu, points)
         if self.masks:
             log_weights = mu.log_weights if block is None else jnp.zeros_like(log_z)
-            out = kept_mass(log_z, log_weights, out)
+            return kept_mass(log_z, log_weights, with_state(points, out))
         return with_state(points, out)
 
 
@@ -211,6 +211,7 @@ def attention(
         ValueError: shapes that do not fit, NaN, or a query that sees no key.
     """
     queries, keys, v = as_points(q, "q"), as_points(k, "k"), as_points(v, "v")
+    queries, keys, v = (finite(a, a, name) for a, name in ((queries, "q"), (keys, "k"), (v, "v")))
     keys = EmpiricalMeasure(keys) if weights is None else weighted(keys, weights)
     if potential is None:
         potential = DotProduct(1 / np.sqrt(keys.dimension))

@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def ensure(ok: Any, value: T, message: str) -> T:
         RuntimeError: ``ok`` is traced and false when the compiled program runs.
     """
     holds = jnp.all(jnp.asarray(ok))
-    if not isinstance(holds, jax.core.Tracer):
+    if not traced(holds):
         if not bool(holds):
             raise ValueError(message)
         return value
@@ -38,11 +39,9 @@ def ensure(ok: Any, value: T, message: str) -> T:
     return eqx.combine(eqx.error_if(arrays, ~holds, message), rest)
 
 
-def finite(name: str, array: Array, value: T, remedy: str) -> T:
-    """Return ``value`` if ``array`` (called ``name`` in the message) has no NaN and no infinity."""
-    return ensure(
-        jnp.isfinite(array), value, f"{name} has entries that are NaN or infinite: {remedy}"
-    )
+def traced(*values: Any) -> bool:
+    """Whether any array in these pytrees is traced, so that its value is not known yet."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
 def float_array(name: str, a: Any, ndim: int | None = None) -> Float[Array, "..."]:
@@ -74,6 +73,6 @@ def number(name: str, value: Any, *, positive: bool = False) -> Float[Array, ""]
     out = float_array(name, value, 0)
     if not positive:
         return out
-    got = "" if isinstance(out, jax.core.Tracer) else f", got {out}"
+    got = "" if traced(out) else f", got {out}"
     message = f"{name} must be positive and finite; for a limit at 0 pass a small number{got}"
     return ensure((out > 0) & jnp.isfinite(out), out, message)

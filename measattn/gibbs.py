@@ -49,13 +49,10 @@ def boltzmann_gibbs(log_g: Callable[[PyTree], Any], mu: EmpiricalMeasure) -> Emp
         raise ValueError(f"log_g must return one number for a point, got shape {change.shape[1:]}")
     massless = jnp.isneginf(mu.log_weights)
     log_weights = jnp.where(massless, -jnp.inf, mu.log_weights + change)
-    log_weights = ensure(
-        ~jnp.any(jnp.isnan(log_weights) | jnp.isposinf(log_weights)),
-        log_weights,
-        "log_g has a NaN or +inf value on the support: g must be finite",
-    )
-    log_weights = ensure(jnp.any(log_weights > -jnp.inf), log_weights, NO_MASS)
-    return measure(mu.points, normalise(log_weights))
+    out = measure(mu.points, normalise(log_weights))
+    bad = jnp.isnan(log_weights) | jnp.isposinf(log_weights)
+    out = ensure(~bad, out, "log_g must be finite or -inf, got a NaN or +inf on the support")
+    return ensure(jnp.any(log_weights > -jnp.inf), out, NO_MASS)
 
 
 class SoftmatchKernel(AbstractMarkovKernel):
@@ -81,8 +78,8 @@ class SoftmatchKernel(AbstractMarkovKernel):
             return measure(self.mu.points, normalise(self.mu.log_weights + row))
         return boltzmann_gibbs(lambda y: self.potential(x, y), self.mu)
 
-    def average(self, f: Callable[[PyTree], Any], block: PyTree) -> PyTree:
-        return stream_average(self.potential, block, self.mu, jax.vmap(f)(self.mu.points))
+    def average(self, f: Callable[[PyTree], PyTree], block: PyTree) -> PyTree:
+        return stream_average(self.potential, block, self.mu, f(self.mu.points))
 
     def act(self, mu: EmpiricalMeasure) -> EmpiricalMeasure:
         r"""$\mu K$ on the atoms of the keys, re-weighted by the column mass: no n·m atoms.

@@ -50,9 +50,15 @@ class AbstractMarkovKernel(eqx.Module):
         log_weights = normalise(mu.log_weights)[:, None] + jax.vmap(normalise)(out.log_weights)
         return measure(points, log_weights.reshape(-1))
 
-    def average(self, f: Callable[[PyTree], Any], block: PyTree) -> PyTree:
-        r"""The values $(Kf)(x_i)$ at a block of points (n, ...)."""
-        return jax.vmap(expect(self, f))(block)
+    def average(self, f: Callable[[PyTree], PyTree], block: PyTree) -> PyTree:
+        r"""The values $(Kf)(x_i)$ at a block of points; f too maps blocks of points to values."""
+        laws = jax.vmap(self)(block)
+        n, m = laws.log_weights.shape
+        flat = jax.tree.map(lambda a: a.reshape(n * m, *a.shape[2:]), laws.points)
+        values = jax.tree.map(lambda v: v.reshape(n, m, *v.shape[1:]), f(flat))
+        return jax.vmap(lambda v, w: integrate(lambda x: x, measure(v, w)))(
+            values, laws.log_weights
+        )
 
     def after(self, first: "AbstractMarkovKernel") -> "AbstractMarkovKernel":
         """The composition ``first @ self``; a kernel that knows a smaller form gives that."""
@@ -85,8 +91,8 @@ class AbstractDiracKernel(AbstractMarkovKernel):
         row = self.send(one_row(x))
         return measure(row, jnp.zeros(1, jax.tree.leaves(row)[0].dtype))
 
-    def average(self, f: Callable[[PyTree], Any], block: PyTree) -> PyTree:
-        return jax.vmap(f)(self.send(block))
+    def average(self, f: Callable[[PyTree], PyTree], block: PyTree) -> PyTree:
+        return f(self.send(block))
 
     def after(self, first: AbstractMarkovKernel) -> AbstractMarkovKernel:
         if isinstance(first, AbstractDiracKernel):
@@ -227,6 +233,9 @@ class Composed(AbstractMarkovKernel):
 
     def act(self, mu: EmpiricalMeasure) -> EmpiricalMeasure:
         return transport(transport(mu, self.first), self.second)
+
+    def average(self, f: Callable[[PyTree], PyTree], block: PyTree) -> PyTree:
+        return self.first.average(lambda points: self.second.average(f, points), block)
 
 
 class Moves(AbstractDiracKernel):

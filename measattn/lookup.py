@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
+from measattn.checks import traced
 from measattn.gibbs import (
     SoftmatchKernel,
-    boltzmann_gibbs,
     kept_mass,
     log_column_mass,
     log_normalisers,
@@ -30,7 +30,7 @@ from measattn.gibbs import (
 )
 from measattn.kernel import AbstractMarkovKernel, Composed
 from measattn.masks import OnKey
-from measattn.measure import EmpiricalMeasure, compact, measure, pairs
+from measattn.measure import EmpiricalMeasure, compact, measure, normalise, pairs
 from measattn.points import one_row
 from measattn.potential import AbstractPotential
 
@@ -60,8 +60,8 @@ class SoftmatchLookup(AbstractMarkovKernel):
     def __call__(self, x: PyTree) -> EmpiricalMeasure:
         return _values(self.softmatch(x))
 
-    def average(self, f: Callable[[PyTree], Any], block: PyTree) -> PyTree:
-        return self.softmatch.average(lambda pair: f(pair.value), block)
+    def average(self, f: Callable[[PyTree], PyTree], block: PyTree) -> PyTree:
+        return self.softmatch.average(lambda pairs: f(pairs.value), block)
 
     def act(self, mu: EmpiricalMeasure) -> EmpiricalMeasure:
         return _values(mu @ self.softmatch)
@@ -86,15 +86,15 @@ class LookupKernel(AbstractMarkovKernel):
     def __call__(self, k: PyTree) -> EmpiricalMeasure:
         row = one_row(k)
         found = log_normalisers(OnKey(_Equal()), self.joint, row)
-        row = kept_mass(found, jnp.zeros_like(found), row, ABSENT)
         k = jax.tree.map(lambda a: a[0], row)
-        return _values(boltzmann_gibbs(lambda pair: _Equal()(k, pair.key), self.joint))
+        match = jax.vmap(lambda pair: _Equal()(k, pair.key))(self.joint.points)
+        law = measure(self.joint.points.value, normalise(self.joint.log_weights + match))
+        return kept_mass(found, jnp.zeros_like(found), law, ABSENT)
 
-    def average(self, f: Callable[[PyTree], Any], block: PyTree) -> PyTree:
-        values = jax.vmap(lambda pair: f(pair.value))(self.joint.points)
+    def average(self, f: Callable[[PyTree], PyTree], block: PyTree) -> PyTree:
         found = log_normalisers(OnKey(_Equal()), self.joint, block)
         block = kept_mass(found, jnp.zeros_like(found), block, ABSENT)
-        return stream_average(OnKey(_Equal()), block, self.joint, values)
+        return stream_average(OnKey(_Equal()), block, self.joint, f(self.joint.points.value))
 
     def act(self, mu: EmpiricalMeasure) -> EmpiricalMeasure:
         r"""$\mu L$ on the values: the mass of a key is shared by the values that it has."""
@@ -103,7 +103,11 @@ class LookupKernel(AbstractMarkovKernel):
         return _values(measure(self.joint.points, log_column_mass(OnKey(_Equal()), mu, self.joint)))
 
     def after(self, first: AbstractMarkovKernel) -> AbstractMarkovKernel:
-        """Softmatch, then look-up on the same keys: by index, no key is searched for."""
+        """Softmatch, then look-up on the same keys: by index, no key is searched for.
+
+        Under `jit` sameness shows only where both were built on one `EmpiricalMeasure`; elsewhere
+        the composition goes through the equality of keys, which is slower and as right.
+        """
         if isinstance(first, SoftmatchKernel) and _same(first.mu, self):
             return SoftmatchLookup(first.potential, self.joint)
         return Composed(first, self)
@@ -159,10 +163,6 @@ def _same(mu: EmpiricalMeasure, lookup: LookupKernel) -> bool:
     ours = jax.tree.leaves((mu.points, mu.log_weights))
     theirs = jax.tree.leaves((lookup.joint.points.key, lookup.joint.log_weights))
     return len(ours) == len(theirs) and all(
-        a is b or (_concrete(a, b) and np.array_equal(a, b))
+        a is b or (not traced(a, b) and np.array_equal(a, b))
         for a, b in zip(ours, theirs, strict=True)
     )
-
-
-def _concrete(*arrays: Array) -> bool:
-    return not any(isinstance(a, jax.core.Tracer) for a in arrays)

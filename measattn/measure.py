@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from measattn import storage
-from measattn.checks import ensure, float_array
-from measattn.points import Pair, Token, as_points, count, one_row, state
+from measattn.checks import ensure, float_array, traced
+from measattn.points import Pair, Token, as_points, count, finite, one_row, state
 
 LARGEST_SUPPORT = 2**22
 """More atoms than this are not made by a product or a general kernel (16 MB of weights)."""
@@ -80,7 +80,7 @@ class EmpiricalMeasure(eqx.Module):
             points, log_weights = ensure(
                 ~jnp.any(jnp.isnan(log_weights) | jnp.isposinf(log_weights)),
                 (points, log_weights),
-                "log_weights has a NaN or +inf entry: pass finite numbers, or -inf for no mass",
+                "log_weights must be finite, or -inf for no mass, got a NaN or +inf entry",
             )
             points, log_weights = ensure(
                 jnp.any(log_weights > -jnp.inf),
@@ -88,8 +88,7 @@ class EmpiricalMeasure(eqx.Module):
                 "log_weights are all -inf, so the measure has no mass: give at least one atom mass",
             )
             log_weights = normalise(log_weights)
-        self.points = points
-        self.log_weights = log_weights
+        self.points, self.log_weights = finite(points, (points, log_weights))
 
     @property
     def weights(self) -> Float[Array, " n"]:
@@ -123,7 +122,7 @@ class EmpiricalMeasure(eqx.Module):
         text = f"EmpiricalMeasure({kind}n={self.size}, d={self.dimension}, {self.dtype}"
         if len(shape) > 1:
             return f"batch of {'×'.join(map(str, shape[:-1]))} {text})"
-        if isinstance(self.log_weights, jax.core.Tracer):
+        if traced(self.log_weights):
             return text + ", traced)"
         w = np.exp(np.asarray(self.log_weights, np.float64))
         return f"{text}, effective size {w.sum() ** 2 / (w**2).sum():.4g})"
@@ -175,7 +174,7 @@ def weighted(points: PyTree, weights: Any) -> EmpiricalMeasure:
     )
     safe = xp.where(weights > 0, weights, 1)
     log_weights = jnp.asarray(xp.where(weights > 0, xp.log(safe), -xp.inf)).astype(dtype)
-    return measure(points, normalise(log_weights))
+    return finite(points, measure(points, normalise(log_weights)))
 
 
 def dirac(x: PyTree) -> EmpiricalMeasure:
@@ -236,7 +235,7 @@ def integrate(f: Callable[[PyTree], PyTree], mu: EmpiricalMeasure) -> PyTree:
 def _weighted_sum(weights: Float[Array, " n"], values: Array) -> Array:
     massive = (weights > 0).reshape(-1, *[1] * (values.ndim - 1))
     # f may be infinite where there is no mass
-    values = jnp.where(massive, values, 0).astype(weights.dtype)
+    values = jnp.where(massive, values.astype(weights.dtype), 0)
     return jnp.tensordot(weights, values, axes=1, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -261,12 +260,12 @@ def pairs(keys: Any, values: Any) -> EmpiricalMeasure:
         values: points (n, v), or a measure of the same size, whose weights are not looked at.
     """
     keys = keys if isinstance(keys, EmpiricalMeasure) else EmpiricalMeasure(keys)
-    values = values.points if isinstance(values, EmpiricalMeasure) else as_points(values)
+    values = values.points if isinstance(values, EmpiricalMeasure) else as_points(values, "values")
     if count(values) != keys.size:
         raise ValueError(
             f"there must be one value for each key, got {keys.size} keys and {count(values)} values"
         )
-    return measure(Pair(keys.points, values), keys.log_weights)
+    return finite(values, measure(Pair(keys.points, values), keys.log_weights), "values")
 
 
 def states(mu: EmpiricalMeasure) -> EmpiricalMeasure:
@@ -280,7 +279,7 @@ def compact(mu: EmpiricalMeasure) -> EmpiricalMeasure:
     The number of atoms depends on their values, so this works outside `jit` only.
     """
     leaves, structure = jax.tree.flatten(mu.points)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if traced(leaves):
         raise ValueError("compact needs concrete values: call it outside jit, vmap and grad")
     leaves = [np.asarray(leaf) for leaf in leaves]
     log_weights = np.asarray(mu.log_weights)

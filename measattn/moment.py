@@ -83,7 +83,7 @@ class MomentProjection(AbstractDiracKernel):
     encoding: MomentEncoding
 
     def send(self, block: PyTree) -> PyTree:
-        moments = self.kernel.average(lambda y: self.encoding.encode(state(y)), block)
+        moments = self.kernel.average(lambda y: jax.vmap(self.encoding.encode)(state(y)), block)
         return jax.vmap(lambda m: _decoded(self.encoding, m))(moments)
 
 

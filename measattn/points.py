@@ -5,14 +5,16 @@ Potentials see the whole point; every other map sees and replaces the state alon
 and `with_state`, so that residuals, norms and value maps leave positions be.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree, Shaped
 
-from measattn.checks import finite, float_array
+from measattn.checks import ensure, float_array
+
+T = TypeVar("T")
 
 
 def _convert(name: str):
@@ -80,11 +82,10 @@ def need_token(point: PyTree, who: str) -> None:
 
 
 def as_points(points: PyTree, name: str = "points") -> PyTree:
-    """Convert to arrays of floats with a common leading axis of points, all finite.
+    """Convert to arrays of floats with a common leading axis of points.
 
     Raises:
-        ValueError: a leaf has the wrong rank, lengths differ, there are no points, or an entry is
-            NaN or infinite.
+        ValueError: a leaf has the wrong rank, lengths differ, or there are no points.
     """
     points = _ranked(points, name)
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(points)}
@@ -97,9 +98,18 @@ def as_points(points: PyTree, name: str = "points") -> PyTree:
             f"a measure needs at least one point of dimension one, got {name} of shape "
             f"{state(points).shape}"
         )
-    for leaf in jax.tree.leaves(points):
-        points = finite(name, leaf, points, "drop or repair these rows")
     return points
+
+
+def finite(points: PyTree, value: T, name: str = "points") -> T:
+    """Return ``value`` if the points have no NaN and no infinity.
+
+    Raises:
+        ValueError: they have; ``value`` is what is made of them, and is bound to the check.
+    """
+    ok = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(points)])
+    message = f"{name} must be finite, got entries that are NaN or infinite: drop or repair these"
+    return ensure(ok, value, f"{message} rows")
 
 
 def _ranked(points: PyTree, name: str) -> PyTree:

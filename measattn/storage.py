@@ -20,10 +20,10 @@ def write(file: Any, points: PyTree, log_weights: Array) -> None:
                 f"{name} has dtype {a.dtype}, which npz files do not know: convert it to float32"
             )
     if hasattr(file, "write"):
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     else:
         with open(file, "wb") as handle:  # np.savez would add a suffix to the name
-            np.savez(handle, **arrays)
+            np.savez(handle, allow_pickle=False, **arrays)
 
 
 def _named(points: PyTree, name: str) -> list[tuple[str, Array]]:

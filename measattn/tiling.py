@@ -198,7 +198,7 @@ def _derivative(static: tuple, primals: tuple, tangents: tuple) -> tuple[_Softma
     row = (queries, d_queries, out.shift, log_sum, out.largest, out.mean)
     d_mean, d_log_sum = _over_rows(row_block, rows, _length(queries), row)
     d_log_sum = jnp.where(empty, 0, d_log_sum)
-    no_tangent = np.zeros(out.largest.shape, jax.dtypes.float0)
+    no_tangent: Any = np.zeros(out.largest.shape, jax.dtypes.float0)
     return out, _Softmax(d_mean, jnp.zeros_like(out.shift), d_log_sum, no_tangent)
 
 

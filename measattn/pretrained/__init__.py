@@ -73,7 +73,7 @@ def load(path: str | Path) -> Transformer:
         if any(path.glob("*.gguf")) and not any(path.glob("*.safetensors")):
             return _from_gguf(_only_gguf(path))
         return _from_folder(path, path.resolve().name)
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf":
         return _from_gguf(path)
     raise ValueError(
         f"{path} is no folder and no GGUF file: pass the folder that holds config.json and the "

@@ -65,8 +65,7 @@ def read_gguf(path: Path) -> tuple[Config, Tensors, dict[str, Any], str]:
     library: Any = need("gguf")
     try:
         reader = library.GGUFReader(path)
-        fields = {name: field for name, field in reader.fields.items()}
-        metadata = {name: field.contents() for name, field in fields.items()}
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
     except Exception as error:  # the library raises whatever a wrong byte leads to
         raise ValueError(
             f"{path} cannot be read as GGUF ({type(error).__name__}: {error}); it is truncated or "
@@ -75,9 +74,8 @@ def read_gguf(path: Path) -> tuple[Config, Tensors, dict[str, Any], str]:
     config = settings(metadata, str(path))
     stored = {tensor.name: tensor for tensor in reader.tensors}
     names = {hugging_face_name(name): name for name in stored}
-    config.values["vocab_size"] = (
-        int(stored["token_embd.weight"].shape[-1]) if ("token_embd.weight" in stored) else None
-    )
+    if "token_embd.weight" in stored:
+        config.values["vocab_size"] = int(stored["token_embd.weight"].shape[-1])
     config.values["tie_word_embeddings"] = "output.weight" not in stored
     config.values["attention_bias"] = "blk.0.attn_q.bias" in stored
     shapes = {
@@ -101,11 +99,14 @@ def read_gguf(path: Path) -> tuple[Config, Tensors, dict[str, Any], str]:
         part = name.split(".")[-2]
         return half_split(value, heads[part]) if part in heads else value
 
-    kinds = {tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) == 2}
-    quantised = sorted(kinds - {"F32", "F16", "BF16", "F64"})
-    matrices = [t.tensor_type.name for t in reader.tensors if t.name.startswith("blk.")]
-    main = max(quantised, key=matrices.count) if quantised else ""
-    return config, Tensors(str(path), shapes, read), metadata, main
+    return config, Tensors(str(path), shapes, read), metadata, quantisation(reader.tensors)
+
+
+def quantisation(tensors: Any) -> str:
+    """The quantised type that most tensors of the layers have; empty where there is none."""
+    kinds = [t.tensor_type.name for t in tensors if t.name.startswith("blk.")]
+    quantised = sorted(set(kinds) - {"F64", "F32", "F16", "BF16"})
+    return max(quantised, key=kinds.count, default="")
 
 
 def settings(metadata: dict[str, Any], origin: str) -> Config:

@@ -36,6 +36,18 @@ class Tokenizer:
         Raises:
             ValueError: there is no tokenizer, or ``text`` is no string.
         """
+        return np.asarray(self._encode(text).ids, dtype=np.int32)
+
+    def words(self, text: Any) -> list[str]:
+        """What each token of a text stands for, to label figures with; raises like a call."""
+        encoded = self._encode(text)
+        decode = self._encoder.decode
+        return [
+            decode([i], skip_special_tokens=False) or token
+            for i, token in zip(encoded.ids, encoded.tokens, strict=True)
+        ]
+
+    def _encode(self, text: Any) -> Any:
         if self._encoder is None:
             raise ValueError(
                 f"{self.lacking}; add the file, or tokenize elsewhere and pass the ids to "
@@ -45,7 +57,7 @@ class Tokenizer:
             raise ValueError(
                 f"text must be a str, got {type(text).__name__}; for token ids use .embed(ids)"
             )
-        return np.asarray(self._encoder.encode(text).ids, dtype=np.int32)
+        return self._encoder.encode(text)
 
 
 def tokenizer_file(path: Path) -> Tokenizer:
@@ -113,6 +125,7 @@ def byte_pair_encoding(library: Any, metadata: dict[str, Any], split: str) -> An
         digits = library.pre_tokenizers.Digits(individual_digits=True)
         pieces = library.pre_tokenizers.Sequence([digits, pieces])
     encoder.pre_tokenizer = pieces
+    encoder.decoder = library.decoders.ByteLevel()
     encoder.add_special_tokens(
         [token for token, kind in zip(tokens, kinds, strict=True) if kind in WHOLE]
     )

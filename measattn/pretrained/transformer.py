@@ -100,6 +100,14 @@ class Transformer(eqx.Module):
         """
         return jnp.asarray(self.tokenizer(text))
 
+    def words(self, text: str) -> list[str]:
+        """What each token of a text stands for, in order: labels for figures.
+
+        Raises:
+            ValueError: the checkpoint came without a tokenizer.
+        """
+        return self.tokenizer.words(text)
+
     def tokens(self, text: str, dtype: Any = None) -> EmpiricalMeasure:
         """The uniform measure on the embedded tokens of a text: what enters layer 0.
 

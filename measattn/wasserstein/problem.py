@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from measattn.checks import traced
 from measattn.measure import EmpiricalMeasure
 from measattn.points import Pair, Token
 
 LARGEST_DENSE = 2**27
 """More entries than this (1 GiB) are not held as a matrix of costs."""
 
-Vector = NDArray[np.float64]
-Matrix = NDArray[np.float64]
+Vector = NDArray[np.floating]
+Matrix = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _atoms(name: str, mu: Any) -> tuple[Matrix, Vector]:
             f"{name} is a measure on {type(mu.points).__name__.lower()}s, on which no distance is "
             "agreed: take the law of the states, states(mu)"
         )
-    if isinstance(mu.log_weights, jax.core.Tracer) or isinstance(mu.points, jax.core.Tracer):
+    if traced(mu):
         raise ValueError(
             f"{name} has traced values, and an exact solver runs on the host: call w1 outside "
             "jit, grad and vmap"

