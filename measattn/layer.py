@@ -151,7 +151,7 @@ class Sinusoidal(AbstractDiracKernel):
     def __init__(self, base: Any = 1e4):
         self.base = number("base", base, positive=True)
 
-    def send(self, block: Token) -> Token:
+    def send(self, block: PyTree) -> Token:
         need_token(block, "a positional encoding")
         d, dtype = block.state.shape[-1], block.state.dtype
         even = jnp.arange(0, d, 2, dtype=dtype)
@@ -175,7 +175,7 @@ class Learned(AbstractDiracKernel):
     def __init__(self, table: Any):
         self.table = float_array("table (positions, d)", table, 2)
 
-    def send(self, block: Token) -> Token:
+    def send(self, block: PyTree) -> Token:
         need_token(block, "a positional encoding")
         length, d = self.table.shape
         if d != block.state.shape[-1]:
@@ -223,7 +223,7 @@ class WeightShared(AbstractNonlinearKernel):
     layer: Layer
     depth: int = eqx.field(static=True)
 
-    def __init__(self, layer: Layer, depth: int):
+    def __init__(self, layer: Layer, depth: Any):
         if depth < 0 or int(depth) != depth:
             raise ValueError(f"depth must be a whole number of layers, got {depth}")
         self.layer, self.depth = layer, int(depth)

@@ -30,7 +30,7 @@ class Causal(AbstractPotential):
     def __init__(self, potential: Any):
         self.potential = as_potential(potential)
 
-    def __call__(self, x: Token, y: Token) -> Scalar:
+    def __call__(self, x: PyTree, y: PyTree) -> Scalar:
         need_token(x, "a causal mask")
         need_token(y, "a causal mask")
         return jnp.where(y.position <= x.position, self.potential(x, y), -jnp.inf)
@@ -88,7 +88,8 @@ class _Positioned(eqx.Module):
 
     map: Callable
 
-    def __call__(self, point: Token) -> Token:
+    def __call__(self, point: PyTree) -> Token:
+        need_token(point, "a causal mask")
         return Token(point.position, state(self.map(point)))
 
 

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PyTree
 from measattn import tiling
 from measattn.checks import float_array, number
 from measattn.maps import Identity, as_map
-from measattn.points import Token, need_token, state
+from measattn.points import need_token, state
 
 Scalar = Float[Array, ""]
 
@@ -175,7 +175,7 @@ class Rotary(AbstractPotential):
         self.query, self.key = as_map(query), as_map(key)
         self.scale, self.base = number("scale", scale), number("base", base)
 
-    def __call__(self, x: Token, y: Token) -> Scalar:
+    def __call__(self, x: PyTree, y: PyTree) -> Scalar:
         core, query_map, key_map = self.factor()
         return core(query_map(x), key_map(y))
 
@@ -307,7 +307,7 @@ class _Rotated(eqx.Module):
     map: Callable
     base: Scalar
 
-    def __call__(self, point: Token) -> Array:
+    def __call__(self, point: PyTree) -> Array:
         need_token(point, "a rotary potential")
         return rotate(self.map(point.state), point.position, self.base)
 

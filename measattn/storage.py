@@ -1,6 +1,7 @@
 """Points and log-weights in files: npz archives that hold arrays and nothing else."""
 
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from zipfile import BadZipFile
 
@@ -12,18 +13,20 @@ from measattn.points import Pair, Token
 
 
 def write(file: Any, points: PyTree, log_weights: Array) -> None:
-    """Write points and log-weights to an npz file, to be read by `read`."""
+    """Write points and log-weights to an npz file (a path or an open file), for `read`."""
     arrays = {"log_weights": log_weights, **dict(_named(points, "points"))}
     for name, a in arrays.items():
         if np.asarray(a).dtype.kind != "f":
             raise ValueError(
                 f"{name} has dtype {a.dtype}, which npz files do not know: convert it to float32"
             )
-    if hasattr(file, "write"):
-        np.savez(file, allow_pickle=False, **arrays)
-    else:
-        with open(file, "wb") as handle:  # np.savez would add a suffix to the name
-            np.savez(handle, allow_pickle=False, **arrays)
+    # opened here because np.savez would add a suffix to the name
+    with _opened(file, "wb") as handle:
+        np.savez(handle, allow_pickle=False, **arrays)
+
+
+def _opened(file: Any, mode: str) -> AbstractContextManager:
+    return nullcontext(file) if hasattr(file, "seek") else open(file, mode)
 
 
 def _named(points: PyTree, name: str) -> list[tuple[str, Array]]:
@@ -47,7 +50,8 @@ def read(file: Any) -> tuple[PyTree, np.ndarray]:
         ValueError: the file is no such npz file.
     """
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # opened here because np.load does not close a broken file
+        with _opened(file, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise

@@ -15,7 +15,7 @@ from paper_repro.claim import Bench, claim, relative_error
     group="A",
     title="Attention, for any similarity",
     formulas=[
-        r"\mathrm{Attention}(q,K,V)=\sum_{i=1}^{N}\mathrm{softmax}_i\bigl(a(q,k_{\cdot})\bigr)\,v_i"
+        r"\mathrm{Attention}(q,K,V)=\sum_{i=1}^{N}\mathrm{softmax}_i\bigl(a(q,k_{\bullet})\bigr)\,v_i"
     ],
     statement=r"The output at a query $q$ is the average of the values $v_i$ with the softmax "
     r"weights of the similarities $a(q,k_i)$. Computed for seven similarities, for logits as "
@@ -96,15 +96,15 @@ class Walk(ma.AbstractMarkovKernel):
     group="A",
     title="Markov kernels and their two actions",
     formulas=[
-        r"\mu K=\int\mu(dx)\,K(x,\cdot),\qquad Kf(x)=\int K(x,dy)\,f(y)",
-        r"(KL)(x,\cdot)=\int K(x,dy)\,L(y,\cdot),\qquad (\mu K)(f)=\mu(Kf)",
+        r"\mu K=\int\mu(dx)\,K(x,{\cdot}),\qquad Kf(x)=\int K(x,dy)\,f(y)",
+        r"(KL)(x,{\cdot})=\int K(x,dy)\,L(y,{\cdot}),\qquad (\mu K)(f)=\mu(Kf)",
     ],
-    statement=r"$K(x,\cdot)$ is a probability for every $x$; kernels act on measures from the "
+    statement=r"$K(x,{\cdot})$ is a probability for every $x$; kernels act on measures from the "
     r"left, on functions from the right, compose, and the two actions are dual. Checked on a "
     r"softmatch kernel, on a random walk and on their compositions.",
     source="Definition 2 of [VBT20], as reconstructed in docs/theory",
     hypotheses={
-        "probability": r"$\mu$ is a probability and $K(x,\cdot)$ has no negative weight",
+        "probability": r"$\mu$ is a probability and $K(x,{\cdot})$ has no negative weight",
         "integrable": r"$f$ is integrable: here it is bounded on finitely many atoms",
     },
     cost=(4, 4),
@@ -164,7 +164,7 @@ def markov_kernel(bench: Bench) -> None:
 
     masses = np.exp(oracles.gaussian(0.8)(x, y)).mean(axis=1)
     bench.control(
-        r"mass of $G(x,\cdot)\,m(K)$, not normalised",
+        r"mass of $G(x,{\cdot})\,m(K)$, not normalised",
         np.abs(np.exp(got["log masses"]) - 1).max(),
         1e-12,
         r"its mass depends on $x$, so it is no Markov kernel.",
@@ -180,7 +180,7 @@ def markov_kernel(bench: Bench) -> None:
     )
     bench.figure(
         plot.kernel(K, mu),
-        r"The rows $K(x_i,\cdot)$ of the softmatch kernel, a stochastic matrix",
+        r"The rows $K(x_i,{\cdot})$ of the softmatch kernel, a stochastic matrix",
         "Heat map of nine rows with twelve weights each; every row sums to one",
     )
 

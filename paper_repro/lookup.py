@@ -17,16 +17,16 @@ from paper_repro.evidence import Role, Verdict
     group="A",
     title="The softmatch kernel is the softmax row",
     formulas=[
-        r"q\mapsto\Psi_{G(q,\cdot)}\bigl(m(K)\bigr)"
-        r"=\sum_{i=1}^{N}\mathrm{softmax}_i\bigl(a(q,k_{\cdot})\bigr)\,\delta_{k_i}",
+        r"q\mapsto\Psi_{G(q,{\cdot})}\bigl(m(K)\bigr)"
+        r"=\sum_{i=1}^{N}\mathrm{softmax}_i\bigl(a(q,k_{\bullet})\bigr)\,\delta_{k_i}",
         r"m(K)=\frac{1}{N}\sum_{i=1}^{N}\delta_{k_i},\qquad G=e^{a}",
     ],
-    statement=r"Re-weighting the empirical measure of the keys by the potential $G(q,\cdot)$ "
+    statement=r"Re-weighting the empirical measure of the keys by the potential $G(q,{\cdot})$ "
     r"gives the softmax row of the query $q$, as a measure on the keys. Checked for seven "
     r"similarities, weighted keys, keys that occur twice, and weights far below the smallest "
     r"float, which are compared as logarithms.",
     source="Definition 4 of [VBT20], as reconstructed in docs/theory",
-    hypotheses={"finite": r"$a(q,\cdot)$ is finite on the keys"},
+    hypotheses={"finite": r"$a(q,{\cdot})$ is finite on the keys"},
     cost=(5, 5),
 )
 def softmatch(bench: Bench) -> None:
@@ -96,7 +96,7 @@ def literal_lookup(keys: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.n
     title="The look-up kernel moves mass from keys to values",
     formulas=[
         r"L(k,dv)=\sum_{i=1}^{N}\mathbf{1}\{k=k_i\}\,\delta_{v_i}(dv)",
-        r"\Psi_{G(q,\cdot)}(m(K))\,L=\sum_{i=1}^{N}\mathrm{softmax}_i\,\delta_{v_i}",
+        r"\Psi_{G(q,{\cdot})}(m(K))\,L=\sum_{i=1}^{N}\mathrm{softmax}_i\,\delta_{v_i}",
     ],
     statement=r"With distinct keys $L$ is a Markov kernel and carries the softmatch row to the "
     r"values. With a key that occurs twice the formula has mass two there, whatever the values "
@@ -116,7 +116,7 @@ def lookup(bench: Bench) -> None:
 
     L = ma.lookup.indicator_lookup(k, v)
     rows = np.asarray(jax.jit(jax.vmap(lambda key: L(key).weights))(k))
-    bench.close(r"$L(k_i,\cdot)=\delta_{v_i}$", rows, literal_lookup(k, v, k))
+    bench.close(r"$L(k_i,{\cdot})=\delta_{v_i}$", rows, literal_lookup(k, v, k))
     omega = rng.dirichlet(np.ones(m))
     bench.close(r"$\mu L$ has the mass of the keys", (ma.weighted(k, omega) @ L).weights, omega)
     attend = ma.SoftmatchKernel(potential, k) @ L
@@ -129,7 +129,7 @@ def lookup(bench: Bench) -> None:
     k2, v2 = np.vstack([k, k[:1], k[:1]]), np.vstack([v, v[:1] + 5.0, v[:1]])
     masses = literal_lookup(k2, v2, k2).sum(axis=1)
     bench.counterexample(
-        "a key that occurs three times: largest mass of $L(k,\\cdot)$",
+        "a key that occurs three times: largest mass of $L(k,{\\cdot})$",
         masses.max(),
         1.0,
         "the sum of indicators counts it three times.",

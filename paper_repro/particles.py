@@ -19,7 +19,7 @@ from paper_repro.claim import Bench, claim
     group="A",
     title="Self-attention is a system of self-interacting particles",
     formulas=[
-        r"X_i'=\sum_{j=1}^{n}\mathrm{softmax}_j\bigl(a(X_i,X_\cdot)\bigr)\,VX_j"
+        r"X_i'=\sum_{j=1}^{n}\mathrm{softmax}_j\bigl(a(X_i,X_{\bullet})\bigr)\,VX_j"
         r"\quad\Longleftrightarrow\quad \mu'=\mu A_\mu",
         r"\Bigl(E\,|\Gamma_{\mu_n}(x)-\Gamma_\mu(x)|^2\Bigr)^{1/2}"
         r"\leq\frac{\Vert V\Vert\,e^{\omega}R}{\sqrt{n}}",
@@ -33,8 +33,8 @@ from paper_repro.claim import Bench, claim
     source="[VBT20], as reconstructed in docs/theory (F5 and E4 there for the rate)",
     hypotheses={
         "sampled": r"the tokens are independent draws from $\mu$ and $x$ is not one of them",
-        "bounded": r"E4: $|y|\leq R$ on the support, $\omega$ the oscillation of $a(x,\cdot)$",
-        "light": r"Gaussian case: $G(x,\cdot)^2$ is integrable (always, for linear $a(x,\cdot)$)",
+        "bounded": r"E4: $|y|\leq R$ on the support, $\omega$ the oscillation of $a(x,{\cdot})$",
+        "light": r"Gaussian case: $G(x,{\cdot})^2$ is integrable (always, for linear $a(x,{\cdot})$)",
     },
     cost=(12, 60),
 )

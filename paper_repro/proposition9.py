@@ -24,7 +24,7 @@ SHA256 = "2cea1393d4828f7da1597b1b2d9bf56c84f17d879688f6ddf8faea6e9219eb26"
     group="A",
     title="The attention kernel: softmatch, then look-up, then projection",
     formulas=[
-        r"A(q,\cdot)=\Pi\Bigl[\Psi_{G(q,\cdot)}\bigl(m(K)\bigr)\,L\Bigr]",
+        r"A(q,{\cdot})=\Pi\Bigl[\Psi_{G(q,{\cdot})}\bigl(m(K)\bigr)\,L\Bigr]",
         r"=\delta_{\mathrm{Attention}(q,K,V)}",
     ],
     statement=r"The composition of the three maps is a Markov kernel whose values are Dirac "
@@ -62,7 +62,7 @@ def attention_kernel(bench: Bench) -> None:
     scale = ma.DotProduct(d**-0.5)
     A = ma.moment_projection(ma.SoftmatchKernel(scale, keys) @ ma.LookupKernel(keys, v))
     row = A(jnp.asarray(q[0]))
-    bench.close(r"$A(q,\cdot)$ is one atom of mass one", row.weights, np.ones(1))
+    bench.close(r"$A(q,{\cdot})$ is one atom of mass one", row.weights, np.ones(1))
     mean_key = ma.moment_projection(ma.SoftmatchKernel(scale, keys))
     bench.refuses(
         "projecting first leaves a point that is no key",
@@ -159,7 +159,7 @@ def check_model(bench: Bench, model: Any, scores: Any, windows: list[str]) -> np
     group="A",
     title="Proposition 9: the composition is attention, in every head of two transformers",
     formulas=[
-        r"\Pi\Bigl[\Psi_{G(q,\cdot)}(m(K))\,L\Bigr]=\delta_{\mathrm{Attention}(q,K,V)}",
+        r"\Pi\Bigl[\Psi_{G(q,{\cdot})}(m(K))\,L\Bigr]=\delta_{\mathrm{Attention}(q,K,V)}",
         r"G(x,y)=\exp\frac{\langle W_Qx+b_Q,\,W_Ky+b_K\rangle}{\sqrt{d_k}},"
         r"\qquad v(y)=W_Vy+b_V",
     ],

@@ -4,20 +4,11 @@ import importlib
 import importlib.util
 import json
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from measattn import pretrained
 from tests.reference import checkpoints
-from tests.test_pretrained import needs_minilm, needs_smollm2
-
-
-@pytest.fixture
-def bert():
-    return pretrained.load(checkpoints.HERE / "bert")
 
 
 def refused(path, *words):
@@ -317,80 +308,10 @@ def test_tokenizer_tables_that_contradict_each_other_are_refused(tmp_path):
     refused(path, "x.gguf", "tokenizer", "contradict")
 
 
-# texts, ids, dtypes
-
-
-def test_a_model_without_a_tokenizer_says_what_is_missing_when_it_is_asked_to_read(bert):
-    with pytest.raises(ValueError, match=r"no tokenizer\.json in .*bert.*\.embed\(ids\)"):
-        bert.tokens("Attention")
-
-
-def test_a_gguf_file_with_another_tokenizer_says_which_when_it_is_asked_to_read(tmp_path):
-    tables = {"add_tokenizer_model": ("llama",), "add_tokenizer_pre": ("default",)}
-    path = checkpoints.as_gguf("llama", tmp_path / "x.gguf", metadata=tables)
-    model = pretrained.load(path)
-    with pytest.raises(ValueError, match=r"model 'llama'.*none of gpt-2, smollm.*\.embed\(ids\)"):
-        model.tokens("Attention")
-
-
 def test_a_corrupt_tokenizer_is_refused(tmp_path):
     folder = checkpoints.copied("bert", tmp_path / "bert")
     (folder / "tokenizer.json").write_text("{}")
     refused(folder, "tokenizer.json", "cannot be read")
-
-
-@pytest.mark.parametrize(
-    ("ids", "words"),
-    [
-        ([], "at least one"),
-        ([[1, 2]], "shape (1, 2)"),
-        ([1.0, 2.0], "float"),
-        ([0, 96], "between 0 and 95"),
-        ([-1, 3], "between 0 and 95"),
-        ([1] * 41, "40 positions and cannot take 41 tokens"),
-    ],
-)
-def test_ids_that_the_model_does_not_have_are_refused(bert, ids, words):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        bert.embed(ids)
-    assert words in str(caught.value)
-
-
-def test_ids_that_the_model_does_not_have_are_refused_under_jit(bert):
-    embed = eqx.filter_jit(lambda ids: bert.embed(ids).points)
-    assert embed(jnp.array([1, 2])).shape == (2, 48)
-    with pytest.raises(RuntimeError, match="between 0 and 95"):
-        jax.block_until_ready(embed(jnp.array([1, 96])))
-
-
-@needs_minilm
-def test_a_text_longer_than_the_positions_of_minilm_is_refused():
-    with pytest.raises(ValueError, match=r"MiniLM.* has 512 positions and cannot take 602 tokens"):
-        pretrained.minilm().tokens("word " * 600)
-
-
-@needs_minilm
-def test_something_else_than_a_text_is_refused():
-    with pytest.raises(ValueError, match=r"text must be a str, got list.*embed"):
-        pretrained.minilm().tokenizer([1, 2])
-
-
-@needs_smollm2
-def test_a_text_without_tokens_is_refused():
-    with pytest.raises(ValueError, match="at least one"):
-        pretrained.smollm2().tokens("")
-
-
-def test_a_dtype_that_is_switched_off_or_not_real_is_refused(bert):
-    with pytest.raises(ValueError, match="floating type, got int32"):
-        bert.embed([1], dtype=jnp.int32)
-    with jax.enable_x64(False), pytest.raises(ValueError, match="float64 is switched off"):
-        bert.embed([1], dtype=jnp.float64)
-
-
-def test_logits_of_an_encoder_are_refused(bert):
-    with pytest.raises(ValueError, match="encoder without an output head"):
-        bert.logits(bert.embed([1, 2]))
 
 
 # missing packages

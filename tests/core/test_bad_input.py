@@ -29,7 +29,7 @@ NAN, INF = float("nan"), float("inf")
     ids=["uniform", "weighted", "dirac", "keys", "values", "token", "softmatch", "lookup", "attn"],
 )
 def test_points_that_are_not_finite_are_refused(make, bad):
-    with pytest.raises(ValueError, match="1 entries that are NaN or infinite.*drop or repair"):
+    with pytest.raises(ValueError, match="(points|values) must be finite.*NaN or infinite.*drop or repair"):
         make([[bad, 1.0], [2.0, 3.0]])
 
 
@@ -55,8 +55,8 @@ def test_bad_weights_are_refused(weights, words, convert):
 @pytest.mark.parametrize(
     ("log_weights", "words"),
     [
-        ([0.0, NAN], "log_weights has a NaN or .inf"),
-        ([0.0, INF], "log_weights has a NaN or .inf"),
+        ([0.0, NAN], r"log_weights must be finite.*got a NaN or \+inf"),
+        ([0.0, INF], r"log_weights must be finite.*got a NaN or \+inf"),
         ([-INF, -INF], "log_weights are all -inf.*at least one atom"),
         ([0.0], r"log_weights must have shape \(2,\).*got \(1,\)"),
         ([[0.0, 0.0]], r"log_weights must have shape \(2,\).*got \(1, 2\)"),
@@ -93,7 +93,7 @@ def test_a_vector_of_points_on_the_line_is_told_what_to_write():
 
 @pytest.mark.parametrize("x", [1.0, [[1.0]]])
 def test_a_dirac_needs_a_vector(x):
-    with pytest.raises(ValueError, match=r"a point must be an array \(d,\), got shape"):
+    with pytest.raises(ValueError, match=r"a point \(d,\) must be a vector, got an array of shape"):
         ma.dirac(x)
 
 
@@ -159,7 +159,7 @@ def test_the_message_about_sigma_says_what_was_received():
 
 @pytest.mark.parametrize("make", [ma.DotProduct, ma.Gaussian])
 def test_a_number_must_not_be_an_array(make):
-    with pytest.raises(ValueError, match=r"expected a number, got an array of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"(scale|sigma) must be a number, got an array of shape \(2,\)"):
         make([1.0, 2.0])
 
 
@@ -202,13 +202,13 @@ def test_an_additive_readout_of_the_wrong_length_is_refused(readout):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: ma.Affine(np.ones(3)), r"weight must be a matrix \(e, d\), got shape \(3,\)"),
+        (lambda: ma.Affine(np.ones(3)), r"weight \(e, d\) must be a matrix.*\(3,\)"),
         (lambda: ma.Affine(np.ones((2, 3)), np.ones(3)), r"bias must have shape \(2,\).*got \(3,\)"),
         (lambda: ma.SelfAttention(3.0), "expected a potential or a function of two points, got 3"),
         (lambda: ma.SelfAttention(ma.DotProduct(), "x"), "expected a matrix.*function.*got 'x'"),
-        (lambda: ma.Additive(np.eye(2), np.eye(2), np.eye(2)), r"readout must be a vector.*\(2, 2\)"),
-        (lambda: ma.LayerNorm(np.eye(2)), r"weight must be a vector \(d,\), got shape \(2, 2\)"),
-        (lambda: ma.LayerNorm(bias=np.eye(2)), r"bias must be a vector \(d,\), got shape \(2, 2\)"),
+        (lambda: ma.Additive(np.eye(2), np.eye(2), np.eye(2)), r"readout \(h,\) must be a vector.*\(2, 2\)"),
+        (lambda: ma.LayerNorm(np.eye(2)), r"weight \(d,\) must be a vector.*\(2, 2\)"),
+        (lambda: ma.LayerNorm(bias=np.eye(2)), r"bias \(d,\) must be a vector.*\(2, 2\)"),
         (lambda: ma.LayerNorm(eps=-1.0), "eps"),
         (lambda: ma.RMSNorm(eps=-1.0), "eps"),
         (lambda: ma.Learned(np.ones(3)), r"table.*\(3,\)"),
