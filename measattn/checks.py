@@ -30,13 +30,13 @@ def ensure(ok: Any, value: T, message: str) -> T:
         ValueError: ``ok`` is concrete and false.
         RuntimeError: ``ok`` is traced and false when the compiled program runs.
     """
-    holds = jnp.all(jnp.asarray(ok))
-    if not traced(holds):
-        if not bool(holds):
+    if not traced(ok):
+        # NumPy, because under jit even jnp.all of a concrete array is traced
+        if not np.all(np.asarray(ok)):
             raise ValueError(message)
         return value
     arrays, rest = eqx.partition(value, eqx.is_array)
-    return eqx.combine(eqx.error_if(arrays, ~holds, message), rest)
+    return eqx.combine(eqx.error_if(arrays, ~jnp.all(ok), message), rest)
 
 
 def traced(*values: Any) -> bool:
@@ -75,4 +75,5 @@ def number(name: str, value: Any, *, positive: bool = False) -> Float[Array, ""]
         return out
     got = "" if traced(out) else f", got {out}"
     message = f"{name} must be positive and finite; for a limit at 0 pass a small number{got}"
-    return ensure((out > 0) & jnp.isfinite(out), out, message)
+    xp = jnp if traced(out) else np
+    return ensure(xp.isfinite(out) & xp.greater(out, 0), out, message)

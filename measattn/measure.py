@@ -69,7 +69,7 @@ class EmpiricalMeasure(eqx.Module):
         points = as_points(points)
         n, dtype = count(points), state(points).dtype
         if log_weights is None:
-            log_weights = jnp.full(n, -np.log(n), dtype)
+            log_weights = _uniform(n, dtype)
         else:
             log_weights = jnp.asarray(log_weights).astype(dtype)
             if log_weights.shape != (n,):
@@ -136,6 +136,10 @@ def measure(points: PyTree, log_weights: Float[Array, " n"]) -> EmpiricalMeasure
     return mu
 
 
+def _uniform(n: int, dtype: Any) -> Float[Array, " n"]:
+    return jnp.full(n, -np.log(n), dtype)
+
+
 def weighted(points: PyTree, weights: Any) -> EmpiricalMeasure:
     r"""The measure $\sum_i \omega_i\delta_{x_i} / \sum_i\omega_i$.
 
@@ -150,31 +154,42 @@ def weighted(points: PyTree, weights: Any) -> EmpiricalMeasure:
         ValueError: negative, NaN, infinite or all-zero weights, or not one for each point.
     """
     points = as_points(points)
-    dtype = state(points).dtype
+    log_weights, checks = _logarithms(weights, count(points), state(points).dtype)
+    return finite(points, _checked(measure(points, normalise(log_weights)), checks))
+
+
+Checks = list[tuple[Any, str]]
+
+
+def _logarithms(weights: Any, n: int, dtype: Any) -> tuple[Float[Array, " n"], Checks]:
+    """The logarithms of n weights, and what must hold of the weights."""
     if any(isinstance(w, jax.Array) for w in jax.tree.leaves(weights)):
-        weights = jnp.asarray(weights)
+        weights, xp = jnp.asarray(weights), jnp
     else:
         # 1e-300 is no float32, its logarithm is
-        weights = np.asarray(weights, np.float64)
-    if weights.shape != (count(points),):
-        raise ValueError(
-            f"weights must have shape ({count(points)},), one for each point, got {weights.shape}"
-        )
-    xp = np if isinstance(weights, np.ndarray) else jnp
-    points, weights = ensure(
-        xp.all(xp.isfinite(weights) & (weights >= 0)),
-        (points, weights),
-        "weights must be finite and not negative, got an entry that is NaN, infinite or below 0: "
-        "clip or drop it",
-    )
-    points, weights = ensure(
-        xp.any(weights > 0),
-        (points, weights),
-        "weights are all zero, so the measure has no mass: give at least one atom mass",
-    )
-    safe = xp.where(weights > 0, weights, 1)
-    log_weights = jnp.asarray(xp.where(weights > 0, xp.log(safe), -xp.inf)).astype(dtype)
-    return finite(points, measure(points, normalise(log_weights)))
+        weights, xp = np.asarray(weights, np.float64), np
+    if weights.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one for each, got {weights.shape}")
+    checks = [
+        (
+            xp.isfinite(weights) & (weights >= 0),
+            "weights must be finite and not negative, got an entry that is NaN, infinite or below "
+            "0: clip or drop it",
+        ),
+        (
+            xp.any(weights > 0),
+            "weights are all zero, so the measure has no mass: give at least one atom mass",
+        ),
+    ]
+    positive = weights > 0
+    logs = xp.where(positive, xp.log(xp.where(positive, weights, 1)), -xp.inf)
+    return jnp.asarray(logs).astype(dtype), checks
+
+
+def _checked(mu: EmpiricalMeasure, checks: Checks) -> EmpiricalMeasure:
+    for ok, message in checks:
+        mu = ensure(ok, mu, message)
+    return mu
 
 
 def dirac(x: PyTree) -> EmpiricalMeasure:
@@ -200,12 +215,11 @@ def mixture(measures: Sequence[EmpiricalMeasure], weights: Any = None) -> Empiri
     if len(dtypes) > 1:
         raise ValueError(f"measures must have one dtype, got {sorted(dtypes)}: convert the points")
     weights = np.ones(len(measures)) if weights is None else weights
-    labels = weighted(jnp.arange(len(measures), dtype=measures[0].dtype)[:, None], weights)
+    log_shares, checks = _logarithms(weights, len(measures), measures[0].dtype)
     points = jax.tree.map(lambda *a: jnp.concatenate(a), *[mu.points for mu in measures])
-    logs = [
-        normalise(mu.log_weights) + w for mu, w in zip(measures, labels.log_weights, strict=True)
-    ]
-    return measure(points, jnp.concatenate(logs))
+    shares = zip(measures, normalise(log_shares), strict=True)
+    log_weights = jnp.concatenate([normalise(mu.log_weights) + share for mu, share in shares])
+    return _checked(measure(points, log_weights), checks)
 
 
 def product(mu: EmpiricalMeasure, nu: EmpiricalMeasure) -> EmpiricalMeasure:
@@ -259,7 +273,11 @@ def pairs(keys: Any, values: Any) -> EmpiricalMeasure:
         keys: an `EmpiricalMeasure`, whose weights are kept, or points (n, e).
         values: points (n, v), or a measure of the same size, whose weights are not looked at.
     """
-    keys = keys if isinstance(keys, EmpiricalMeasure) else EmpiricalMeasure(keys)
+    if not isinstance(keys, EmpiricalMeasure):
+        keys = as_points(keys, "keys")
+        size = count(keys)
+        joint = pairs(measure(keys, _uniform(size, state(keys).dtype)), values)
+        return finite(keys, joint, "keys")
     values = values.points if isinstance(values, EmpiricalMeasure) else as_points(values, "values")
     if count(values) != keys.size:
         raise ValueError(

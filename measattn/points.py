@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree, Shaped
 
-from measattn.checks import ensure, float_array
+from measattn.checks import ensure, float_array, traced
 
 T = TypeVar("T")
 
@@ -107,9 +108,11 @@ def finite(points: PyTree, value: T, name: str = "points") -> T:
     Raises:
         ValueError: they have; ``value`` is what is made of them, and is bound to the check.
     """
-    ok = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(points)])
+    leaves = jax.tree.leaves(points)
+    xp = jnp if traced(leaves) else np
+    ok = [xp.all(xp.isfinite(leaf)) for leaf in leaves]
     message = f"{name} must be finite, got entries that are NaN or infinite: drop or repair these"
-    return ensure(ok, value, f"{message} rows")
+    return ensure(xp.stack(ok), value, f"{message} rows")
 
 
 def _ranked(points: PyTree, name: str) -> PyTree:

@@ -54,7 +54,7 @@ def softmatch(bench: Bench) -> None:
     kernel = ma.SoftmatchKernel(ma.DotProduct(300.0), keys)
     got = jax.jit(jax.vmap(lambda x: kernel(x).log_weights))(q)
     want = oracles.log_softmax(oracles.dot(300.0)(q, k), omega)
-    bench.close(f"log weights, down to {want.min():.0f}", got, want)
+    bench.close(rf"log weights, down to ${want.min():.0f}$", got, want)
 
     twice = np.vstack([k, k[:3]])
     merged = ma.compact(ma.SoftmatchKernel(ma.DotProduct(), twice)(jnp.asarray(q[0])))
@@ -76,7 +76,6 @@ def softmatch(bench: Bench) -> None:
     row = ma.SoftmatchKernel(ma.Gaussian(0.6), plane)(jnp.asarray([0.5, 0.5]))
     figure = plot.measure(row, label="softmatch row")
     plot.measure(ma.dirac([0.5, 0.5]), figure.axes[0], colour=plot.ACCENTS[1], label="query")
-    figure.axes[0].legend()
     bench.figure(
         figure,
         r"The softmatch row of one query for a Gaussian potential: a measure on the keys, the area "

@@ -1,7 +1,6 @@
 """Self-attention as a system of self-interacting particles, and its mean-field limit."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -201,15 +200,19 @@ def sampled_outputs(
     draw: Callable[[jax.Array, int], jax.Array],
 ) -> np.ndarray:
     """The outputs at x for each n and each of the repeated samples of n tokens."""
-    value, query = jnp.asarray(V), jnp.asarray(x)[None]
+    value, query, largest = jnp.asarray(V), jnp.asarray(x)[None], int(max(sizes))
 
-    @partial(jax.jit, static_argnums=1)
+    @jax.jit
     def sample(keys: jax.Array, n: int) -> jax.Array:
-        def one(key: jax.Array) -> jax.Array:
-            y = draw(key, n)
-            return ma.AttentionKernel(potential, y, y @ value.T).send(query)[0]
+        # the measure of the first n draws: the others have no mass, and one program serves all n
+        log_weights = jnp.where(jnp.arange(largest) < n, 0.0, -jnp.inf)
 
-        return jax.lax.map(one, keys, batch_size=50)
+        def one(key: jax.Array) -> jax.Array:
+            y = draw(key, largest)
+            tokens = ma.EmpiricalMeasure(y, log_weights)
+            return ma.AttentionKernel(potential, tokens, y @ value.T).send(query)[0]
+
+        return jax.lax.map(jax.vmap(one), keys.reshape(-1, 50)).reshape(-1, value.shape[0])
 
     out = []
     for n, key in zip(sizes, jax.random.split(bench.key, len(sizes)), strict=True):

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from paper_repro.claim import Bench, Claim
@@ -125,14 +125,15 @@ def _run_missing(
             highlight=False,
         )
     columns = (
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+        TextColumn("{task.fields[done]} of {task.fields[all]}"), BarColumn(bar_width=24),
         TimeElapsedColumn(), TextColumn("[dim]{task.fields[doing]}"),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("claims", total=len(missing), doing="")
-        for claim in missing:
+        total = sum(c.cost[not quick] for c in missing)
+        task = progress.add_task("", total=total, done=0, all=len(missing), doing="")
+        for done, claim in enumerate(missing):
             doing = escape(claim.id)
-            progress.update(task, doing=doing)
+            progress.update(task, done=done, doing=doing)
 
             def say(text: str, doing: str = doing) -> None:
                 progress.update(task, doing=f"{doing}: {escape(text)}")
@@ -140,7 +141,7 @@ def _run_missing(
             bench = Bench(claim, quick=quick, seed=seed, progress=say)
             result = run_claim(claim, bench, mark)
             ledger.append(result)
-            progress.advance(task)
+            progress.advance(task, claim.cost[not quick])
             progress.console.print(_line(result), highlight=False)
 
 

@@ -147,10 +147,17 @@ def test_a_missing_causal_mask_breaks_the_agreement(family):
 
 
 @needs_smollm2
-def test_rows_of_smollm2_left_interleaved_break_the_agreement(monkeypatch):
-    monkeypatch.setattr("measattn.pretrained.gguf.half_split", lambda rows, heads: rows)
-    wrong = pretrained.smollm2()
-    ids, kept = SMOLLM2["chat_ids"], SMOLLM2["kept"]
-    ours = states(eqx.tree_at(lambda m: m.layers, wrong, wrong.layers[:2]), ids, jnp.float32)
-    assert kept[1] == 1
-    assert error(ours[1], SMOLLM2["chat_float32"][1]) > WRONG
+def test_rows_of_smollm2_left_interleaved_break_the_agreement():
+    def maps(layer):
+        potential = layer.layers[0].layer.layers[1].heads.potential.potential
+        return potential.query.weight, potential.key.weight
+
+    first = smollm2().layers[0]
+    wrong = [
+        jnp.stack([jnp.asarray(checkpoints.interleaved(np.asarray(head), 1)) for head in heads])
+        for heads in maps(first)
+    ]
+    mu = smollm2().embed(SMOLLM2["chat_ids"], jnp.float32)
+    reference = SMOLLM2["chat_float32"][list(SMOLLM2["kept"]).index(1)]
+    assert error(ma.states(mu @ first).points, reference) <= FLOAT32
+    assert error(ma.states(mu @ eqx.tree_at(maps, first, wrong)).points, reference) > WRONG

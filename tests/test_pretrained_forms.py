@@ -120,7 +120,7 @@ def test_the_dtype_that_is_asked_for_stays_through_all_layers(family):
     assert model.embed([1, 2, 3]).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("family", checkpoints.FAMILIES)
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
 def test_a_model_passes_through_jit_and_has_finite_gradients(family):
     model = pretrained.load(checkpoints.HERE / family)
     mu = model.embed([1, 2, 3, 4])
@@ -129,7 +129,7 @@ def test_a_model_passes_through_jit_and_has_finite_gradients(family):
     def spread(model, mu):
         return jnp.sum(ma.states(mu @ ma.Stack(model.layers)).points[-1] ** 2)
 
-    by_model, by_points = jax.jit(jax.grad(spread, argnums=(0, 1), allow_int=True))(model, mu)
+    by_model, by_points = jax.jit(jax.grad(spread, argnums=(0, 1)))(model, mu)
     leaves = jax.tree.leaves((by_model, ma.states(by_points).points))
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
     assert sum(float(jnp.sum(jnp.abs(leaf))) for leaf in leaves) > 0
@@ -151,7 +151,6 @@ def test_the_whole_model_is_its_layers_one_after_the_other():
     model = pretrained.load(checkpoints.HERE / "llama")
     ids = stored("llama")["0_ids"]
     whole = model.embed(ids) @ ma.Stack(model.layers)
-    assert eqx.tree_equal(
-        whole.points.position, measures(model, ids, jnp.float32)[-1].points.position
-    )
-    assert error(whole.points.state, measures(model, ids, jnp.float32)[-1].points.state) < FLOAT32
+    one_by_one = measures(model, ids, jnp.float32)[-1]
+    assert eqx.tree_equal(whole.points.position, one_by_one.points.position)
+    assert error(whole.points.state, one_by_one.points.state) <= FLOAT32

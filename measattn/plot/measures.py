@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LARGEST_DOT = 260.0
+LARGEST_DOT = 130.0
 """Area, in square points, of the heaviest atom."""
+
+LEGEND_DOT = 28.0
+"""Area of the dots in a legend."""
 
 
 @house_style
@@ -39,10 +42,12 @@ def measure(
     figure, axes = canvas(ax)
     if points.shape[1] == 1:
         _stems(axes, points[:, 0], weights, colour, label)
-        return figure
-    plane, names = _plane(points, weights)
-    _dots(axes, plane(points), weights, colour, label)
-    axes.set(xlabel=names[0], ylabel=names[1])
+    else:
+        plane, names = _plane(points, weights)
+        _dots(axes, plane(points), weights, colour, label)
+        axes.set(xlabel=names[0], ylabel=names[1])
+    if label is not None:
+        _legend(axes)
     return figure
 
 
@@ -86,7 +91,7 @@ def law(
         )  # fmt: skip
     _dots(axes, x, wx, ACCENTS[0], labels[0])
     _dots(axes, y, wy, ACCENTS[1], labels[1])
-    axes.legend(loc="best")
+    _legend(axes)
     return figure
 
 
@@ -100,17 +105,26 @@ def _stems(
 ) -> None:
     axes.vlines(points, 0.0, weights, color=colour, linewidth=1.2)
     axes.plot(points, weights, "o", color=colour, markeredgecolor=PAPER, label=label)
-    axes.set(xlabel="state", ylabel="weight", ylim=(0.0, None))
+    drawn = axes.get_ylim()[1] if axes.lines[:-1] else 0.0
+    axes.set(xlabel="state", ylabel="weight", ylim=(0.0, max(drawn, 1.08 * weights.max())))
 
 
 def _dots(
     axes: "Axes", points: np.ndarray, weights: np.ndarray, colour: str, label: str | None
 ) -> None:
-    area = LARGEST_DOT * weights / weights.max() / max(1.0, len(weights) / 40.0)
+    # many dots of one size would hide one another, a few heavy ones do not
+    crowd = weights.sum() ** 2 / (weights**2).sum()
+    area = LARGEST_DOT * weights / weights.max() / max(1.0, crowd / 12.0)
     axes.scatter(
         points[:, 0], points[:, 1], s=np.maximum(area, 1.0), color=colour, alpha=0.85,
         edgecolors=PAPER, linewidths=0.5, label=label, zorder=3,
     )  # fmt: skip
+
+
+def _legend(axes: "Axes") -> None:
+    for handle in axes.legend(loc="best").legend_handles:
+        if hasattr(handle, "set_sizes"):
+            handle.set_sizes([LEGEND_DOT])
 
 
 def _plane(points: np.ndarray, weights: np.ndarray) -> tuple:

@@ -70,7 +70,7 @@ CASES = {
     "boltzmann_gibbs, NaN": (
         lambda x: ma.boltzmann_gibbs(lambda y: jnp.log(y[0]), ma.EmpiricalMeasure(x)),
         -jnp.abs(POINTS),
-        "log_g has a NaN",
+        "log_g must be finite or -inf",
     ),
     "sigma": (lambda s: ma.Gaussian(s[0]), jnp.asarray([-1.0]), "sigma must be positive"),
     "self-attention": (
@@ -146,6 +146,22 @@ CASES = {
         "moment subspace",
     ),
 }
+TRANSPORTS = {
+    "self-attention",
+    "a lambda as a mask",
+    "several heads",
+    "in a residual in a stack",
+    "shared over depth",
+    "cross-attention",
+    "softmatch of a measure",
+    "attention kernel",
+    "frozen layer",
+    "look-up of a measure",
+}
+
+
+# a transport keeps the weights of what it moves, or the atoms of the kernel: nothing is wrong there
+CONSTRUCTORS = [case for case in CASES if case not in TRANSPORTS]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -155,7 +171,7 @@ def test_a_bad_value_is_refused_when_the_program_runs(case):
         jax.block_until_ready(jax.jit(make)(bad))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CONSTRUCTORS)
 def test_no_leaf_of_what_is_made_escapes_the_check(case):
     make, bad, words = CASES[case]
     leaves = len(jax.tree.leaves(jax.eval_shape(make, bad)))
@@ -171,8 +187,17 @@ def test_no_leaf_of_what_is_made_escapes_the_check(case):
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_words_are_used_where_the_value_is_concrete(case):
     make, bad, words = CASES[case]
-    with pytest.raises(ValueError, match=words):
+    # inside the loop over depth all values are traced
+    kind = RuntimeError if case == "shared over depth" else ValueError
+    with pytest.raises(kind, match=words):
         make(bad)
+
+
+def test_what_is_concrete_is_refused_with_a_value_error_inside_jit_too():
+    with pytest.raises(ValueError, match="weights must be finite and not negative"):
+        jax.jit(lambda x: ma.weighted(x, [1.0, -1.0, 1.0, 1.0]).points)(POINTS)
+    with pytest.raises(ValueError, match="sigma must be positive"):
+        jax.jit(lambda x: ma.EmpiricalMeasure(x) @ ma.SelfAttention(ma.Gaussian(-1.0)))(POINTS)
 
 
 @pytest.mark.parametrize("case", ["points", "negative weights", "self-attention", "sigma"])
@@ -184,11 +209,11 @@ def test_one_bad_measure_in_a_batch_is_refused(case):
 
 
 @pytest.mark.parametrize("case", ["points", "negative weights", "self-attention"])
-def test_a_gradient_does_not_escape_the_check(case):
+def test_a_gradient_that_depends_on_a_bad_value_is_refused(case):
     make, bad, words = CASES[case]
 
     def energy(x):
-        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(make(x)))
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(make(x)))
 
     with pytest.raises(RuntimeError, match=words):
         jax.block_until_ready(jax.jit(jax.grad(energy))(bad))
