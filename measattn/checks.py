@@ -6,6 +6,7 @@ What is known only when the compiled program runs is refused there, in the same 
 its object with *every* leaf bound to the check.
 """
 
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -53,7 +54,11 @@ def float_array(name: str, a: Any, ndim: int | None = None) -> Float[Array, "...
     if hasattr(a, "__dlpack__") and not isinstance(a, (np.ndarray, np.generic, jax.Array)):
         a = jnp.from_dlpack(a)  # torch and other libraries' tensors
     try:
-        a = jnp.asarray(a)
+        # under jit too, what is concrete stays concrete and can be checked now
+        with nullcontext() if traced(a) else jax.ensure_compile_time_eval():
+            a = jnp.asarray(a)
+            if not jnp.issubdtype(a.dtype, jnp.inexact):
+                a = a.astype(float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers in rows of equal length: {error}") from None
     if jnp.issubdtype(a.dtype, jnp.complexfloating):
@@ -61,7 +66,7 @@ def float_array(name: str, a: Any, ndim: int | None = None) -> Float[Array, "...
     if ndim is not None and a.ndim != ndim:
         wanted = ("a number", "a vector", "a matrix")[ndim]
         raise ValueError(f"{name} must be {wanted}, got an array of shape {a.shape}")
-    return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)
+    return a
 
 
 def number(name: str, value: Any, *, positive: bool = False) -> Float[Array, ""]:

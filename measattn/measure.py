@@ -71,7 +71,7 @@ class EmpiricalMeasure(eqx.Module):
         if log_weights is None:
             log_weights = _uniform(n, dtype)
         else:
-            log_weights = jnp.asarray(log_weights).astype(dtype)
+            log_weights = float_array("log_weights", log_weights).astype(dtype)
             if log_weights.shape != (n,):
                 raise ValueError(
                     f"log_weights must have shape ({n},), one for each of the {n} points, got "

@@ -17,11 +17,11 @@ NU = ma.weighted(KEYS, uniform(4, 4))
 class Spread(ma.AbstractMarkovKernel):
     """A kernel of no special shape: its atoms and weights depend on the point."""
 
-    step: jax.Array
+    base: ma.EmpiricalMeasure
 
     def __call__(self, x):
-        points = jnp.stack([x, x + self.step, x[::-1]])
-        return ma.weighted(points, jnp.stack([jnp.exp(x[0]), jnp.ones(()), x[1] ** 2]))
+        row = ma.SoftmatchKernel(ma.DotProduct(), self.base)(x)
+        return ma.pushforward(lambda y: x[::-1] + y * x, row)
 
 
 class Tally:
@@ -42,11 +42,12 @@ class Counted(ma.AbstractNonlinearKernel):
         return self.layer.push(mu, block)
 
 
+SPREAD = Spread(ma.EmpiricalMeasure([[0.5, 0.0], [0.0, -1.0], [1.0, 1.0]]))
 SOFTMATCH = ma.SoftmatchKernel(ma.DotProduct(0.5), NU)
 LOOKUP = ma.LookupKernel(NU, VALUES)
 KERNELS = {
     "deterministic": ma.Deterministic(lambda x: jnp.sin(x)),
-    "general": Spread(jnp.asarray(0.5)),
+    "general": SPREAD,
     "softmatch": SOFTMATCH,
     "masked softmatch": ma.SoftmatchKernel(
         ma.Masked(ma.DotProduct(), lambda x, y: jnp.linalg.norm(x - y) < 3), NU
@@ -55,10 +56,10 @@ KERNELS = {
     "attention": ma.AttentionKernel(ma.Gaussian(1.0), NU, VALUES),
     "frozen self-attention": ma.SelfAttention(ma.DotProduct()).at(NU),
     "projection": ma.moment_projection(SOFTMATCH),
-    "projection of a general kernel": ma.moment_projection(Spread(jnp.asarray(0.5))),
-    "general, general": Spread(jnp.asarray(0.5)) @ Spread(jnp.asarray(-1.0)),
-    "general, softmatch": Spread(jnp.asarray(0.5)) @ SOFTMATCH,
-    "softmatch, general": SOFTMATCH @ Spread(jnp.asarray(0.5)),
+    "projection of a general kernel": ma.moment_projection(SPREAD),
+    "general, general": SPREAD @ SPREAD,
+    "general, softmatch": SPREAD @ SOFTMATCH,
+    "softmatch, general": SOFTMATCH @ SPREAD,
     "deterministic, softmatch": ma.Deterministic(jnp.sin) @ SOFTMATCH,
     "softmatch, deterministic": SOFTMATCH @ ma.Deterministic(jnp.sin),
     "moves": ma.Deterministic(jnp.sin) @ ma.LayerNorm(eps=0.1),
@@ -106,7 +107,7 @@ def test_transport_is_linear_in_the_measure(name):
 @pytest.mark.parametrize("name", KERNELS)
 def test_averages_over_a_block_are_the_right_action_at_its_points(name):
     kernel = KERNELS[name]
-    block = kernel.average(f, X)
+    block = kernel.average(jax.vmap(f), X)
     at = jax.vmap(ma.expect(kernel, f))(X)
     assert_close(block, float64(at), scale=10)
 
