@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from measattn.measure import EmpiricalMeasure
 
 NO_REPRO = """\
-`measattn reproduce` runs the folder paper_repro, which is part of the source tree and not of the
-installed library. Get the tree and run it from there:
-
-    tar xzf measattn-*.tar.gz   (pip download --no-binary measattn measattn), or a clone
-    cd measattn && make reproduce
+`measattn reproduce` runs the folder paper_repro of the source tree, which the installed library
+does not contain. From a copy of the source tree run `make reproduce` (it sets itself up), or
+`measattn reproduce` in its root.
 """
 
 
@@ -50,9 +48,11 @@ def build(typer: Any) -> Any:
         ids: Annotated[
             list[str] | None, typer.Argument(metavar="[ID]...", help="Statements; default: all.")
         ] = None,
-        quick: Annotated[bool, typer.Option(help="Smaller sizes, under three minutes.")] = False,
+        quick: Annotated[
+            bool, typer.Option("--quick", help="Smaller sizes, under three minutes.")
+        ] = False,
         out: Annotated[Path, typer.Option(help="Output folder.")] = Path("build/repro"),
-        fresh: Annotated[bool, typer.Option(help="Use no earlier result.")] = False,
+        fresh: Annotated[bool, typer.Option("--fresh", help="Use no earlier result.")] = False,
         seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
         list_: Annotated[bool, typer.Option("--list", help="List the statements.")] = False,
     ) -> None:
@@ -149,9 +149,13 @@ def _csv(path: Path) -> Any:
     except (ValueError, IndexError):
         lines = lines[1:]  # a header
     try:
-        return np.array([numbers(line) for line in lines])
+        rows = [numbers(line) for line in lines]
     except ValueError as error:
-        raise ValueError(f"{path}: every row must be numbers, as many in each: {error}") from None
+        raise ValueError(f"{path}: every cell must be a number: {error}") from None
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) != 1:
+        raise ValueError(f"{path}: rows must be equally long, got lengths {lengths}")
+    return np.array(rows)
 
 
 def _rows(path: Path, points: Any) -> Any:

@@ -9,11 +9,16 @@ import functools
 import html
 import math
 import re
+import warnings
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
-import ziamath
 from latex2mathml.converter import convert
+
+with warnings.catch_warnings():
+    # it reads its fonts through an interface that Python 3.11 calls deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import ziamath
 
 SIZE = 17.0
 """Font size, in pixels, of display formulas; text in the page is set to match."""

@@ -46,6 +46,7 @@ def measure(
         plane, names = _plane(points, weights)
         _dots(axes, plane(points), weights, colour, label)
         axes.set(xlabel=names[0], ylabel=names[1])
+        axes.set_aspect("equal", adjustable="datalim")
     if label is not None:
         _legend(axes)
     return figure
@@ -82,6 +83,7 @@ def law(
         plane, names = _plane(np.vstack([x, y]), np.concatenate([wx, wy]) / 2)
         x, y = plane(x), plane(y)
         axes.set(xlabel=names[0], ylabel=names[1])
+        axes.set_aspect("equal", adjustable="datalim")
     if len(x) == len(y):
         step = y - x
         axes.quiver(
