@@ -152,6 +152,8 @@ def _csv(path: Path) -> Any:
         rows = [numbers(line) for line in lines]
     except ValueError as error:
         raise ValueError(f"{path}: every cell must be a number: {error}") from None
+    if not rows:
+        raise ValueError(f"{path} holds no points")
     lengths = sorted({len(row) for row in rows})
     if len(lengths) != 1:
         raise ValueError(f"{path}: rows must be equally long, got lengths {lengths}")

@@ -45,14 +45,14 @@ class AbstractMarkovKernel(eqx.Module):
                 f"than {LARGEST_SUPPORT}: integrate a function with expect(K, f) instead, or "
                 "project the kernel with moment_projection(K)"
             )
-        out = jax.vmap(self)(mu.points)
+        out = _laws(self, mu.points)
         points = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out.points)
         log_weights = normalise(mu.log_weights)[:, None] + jax.vmap(normalise)(out.log_weights)
         return measure(points, log_weights.reshape(-1))
 
     def average(self, f: Callable[[PyTree], PyTree], block: PyTree) -> PyTree:
         r"""The values $(Kf)(x_i)$ at a block of points; f too maps blocks of points to values."""
-        laws = jax.vmap(self)(block)
+        laws = _laws(self, block)
         n, m = laws.log_weights.shape
         flat = jax.tree.map(lambda a: a.reshape(n * m, *a.shape[2:]), laws.points)
         values = jax.tree.map(lambda v: v.reshape(n, m, *v.shape[1:]), f(flat))
@@ -78,6 +78,11 @@ class AbstractMarkovKernel(eqx.Module):
         )
 
     __array_ufunc__ = None  # NumPy leaves `x @ K` to us, which refuses it with words
+
+
+@eqx.filter_jit
+def _laws(kernel: AbstractMarkovKernel, block: PyTree) -> EmpiricalMeasure:
+    return jax.vmap(kernel)(block)
 
 
 class AbstractDiracKernel(AbstractMarkovKernel):

@@ -55,23 +55,25 @@ def project(nu: EmpiricalMeasure, encoding: MomentEncoding | None = None) -> Emp
         ValueError: $\nu$ is outside the moment subspace: no point has its moments.
     """
     encoding = encoding or identity_encoding()
-    return dirac(_decoded(encoding, moment(encoding, nu)))
+    moments = jax.tree.map(lambda m: m[None], moment(encoding, nu))
+    return dirac(jax.tree.map(lambda a: a[0], _decoded(encoding, moments)))
 
 
 def _decoded(encoding: MomentEncoding, moments: PyTree) -> PyTree:
-    """The point that has these moments."""
-    point = encoding.decode(moments)
+    """The points that have these moments, a block of both."""
+    points = jax.vmap(encoding.decode)(moments)
     if isinstance(encoding.encode, Identity):
-        return point
+        return points
 
     def close(a: Array, b: Array) -> Array:
         tolerance = 64 * jnp.finfo(b.dtype).eps
         return jnp.max(jnp.abs(a - b)) <= tolerance * (1 + jnp.max(jnp.abs(b)))
 
-    matches = jax.tree.map(close, encoding.encode(point), moments)
+    again = jax.vmap(encoding.encode)(points)
+    matches = jax.tree.leaves(jax.tree.map(jax.vmap(close), again, moments))
     return ensure(
-        jnp.stack(jax.tree.leaves(matches)),
-        point,
+        jnp.stack(matches),
+        points,
         "the measure is outside the moment subspace: no point of the space has its moments",
     )
 
@@ -84,7 +86,7 @@ class MomentProjection(AbstractDiracKernel):
 
     def send(self, block: PyTree) -> PyTree:
         moments = self.kernel.average(lambda y: jax.vmap(self.encoding.encode)(state(y)), block)
-        return jax.vmap(lambda m: _decoded(self.encoding, m))(moments)
+        return _decoded(self.encoding, moments)
 
 
 def moment_projection(

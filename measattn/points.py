@@ -139,7 +139,7 @@ def one_row(x: PyTree) -> PyTree:
     """A point as a block of length one."""
     if isinstance(x, (list, tuple)):
         x = float_array("a point (d,)", x, 1)
-    return jax.tree.map(lambda a: jnp.asarray(a)[None], x)
+    return jax.tree.map(lambda a: float_array("a point", a)[None], x)
 
 
 def row_numbers(n: int) -> Shaped[jax.Array, " n"]:

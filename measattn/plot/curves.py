@@ -46,7 +46,7 @@ def curve(
     axes.errorbar(
         x, y, spread, fmt="o", color=ACCENTS[0], markeredgecolor=PAPER, capsize=2, zorder=3
     )
-    label = f"fitted slope {slope:.3f}"
+    label = f"fitted slope {slope:.3f}".replace("-", "−")
     axes.plot(x, np.exp(offset) * x**slope, color=ACCENTS[0], alpha=0.6, label=label)
     if bound is not None:
         axes.plot(x, np.asarray(bound), "--", color=ACCENTS[1], label="bound")

@@ -77,72 +77,64 @@ def integrals(mu):
     return ma.integrate(lambda x: jnp.concatenate([f(x), jnp.cos(x), jnp.exp(x)]), mu)
 
 
-@eqx.filter_jit
-def transported(mu, *kernels):
-    for kernel in kernels:
-        mu = mu @ kernel
-    return integrals(mu)
-
-
 def same_law(got, expected):
     assert_close(integrals(got), float64(integrals(expected)), scale=10)
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_kernel_at_a_point_is_a_probability_measure(name):
-    row = eqx.filter_jit(KERNELS[name])(X[0])
-    assert isinstance(row, ma.EmpiricalMeasure)
-    assert_close(jnp.sum(row.weights), 1.0)
-    assert_close(jax.scipy.special.logsumexp(row.log_weights), 0.0, scale=1)
-
-
-@pytest.mark.parametrize("name", KERNELS)
 def test_the_two_actions_of_a_kernel_are_dual(name):
     kernel = KERNELS[name]
-    left = ma.integrate(f, MU @ kernel)
-    right = eqx.filter_jit(lambda mu, kernel: ma.integrate(ma.expect(kernel, f), mu))(MU, kernel)
-    assert_close(left, float64(right), scale=10)
+    left = float64(integrals(MU @ kernel))
+    right = float64(MU.weights) @ np.stack([integrals(kernel(x)) for x in X])
+    assert_close(kernel.average(jax.vmap(f), X).T @ MU.weights, left[:3], scale=10)
+    assert_close(jnp.asarray(right), left, scale=10)
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_transport_of_a_dirac_is_the_row_of_the_kernel(name):
-    got = transported(ma.dirac(X[1]), KERNELS[name])
-    row = eqx.filter_jit(lambda kernel, x: integrals(kernel(x)))(KERNELS[name], X[1])
-    assert_close(got, float64(row), scale=10)
+def test_a_kernel_at_a_point_is_a_law_and_transports_the_dirac_there(name):
+    row = KERNELS[name](X[0])
+    assert isinstance(row, ma.EmpiricalMeasure)
+    assert_close(jnp.sum(row.weights), 1.0)
+    same_law(ma.dirac(X[0]) @ KERNELS[name], row)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+def test_expect_is_the_integral_against_the_row():
+    g = ma.expect(SOFTMATCH, f)
+    assert_close(g(X[0]), float64(ma.integrate(f, SOFTMATCH(X[0]))))
+    assert_close(jax.vmap(g)(X), float64(SOFTMATCH.average(jax.vmap(f), X)))
+
+
+@pytest.mark.parametrize("name", ["deterministic", "general", "softmatch", "attention"])
 def test_transport_is_linear_in_the_measure(name):
     kernel = KERNELS[name]
-    mixed = transported(ma.mixture([MU, MU2], [0.25, 0.75]), kernel)
-    one, two = (float64(transported(mu, kernel)) for mu in (MU, MU2))
+    mixed = integrals(ma.mixture([MU, MU2], [0.25, 0.75]) @ kernel)
+    one, two = (float64(integrals(mu @ kernel)) for mu in (MU, MU2))
     assert_close(mixed, 0.25 * one + 0.75 * two, scale=10)
-
-
-@pytest.mark.parametrize("name", KERNELS)
-def test_averages_over_a_block_are_the_right_action_at_its_points(name):
-    kernel = KERNELS[name]
-    block = eqx.filter_jit(lambda kernel, x: kernel.average(jax.vmap(f), x))(kernel, X)
-    at = eqx.filter_jit(lambda kernel, x: jax.vmap(ma.expect(kernel, f))(x))(kernel, X)
-    assert_close(block, float64(at), scale=10)
 
 
 def test_transport_and_matmul_are_one_thing():
     same_law(ma.transport(MU, SOFTMATCH), MU @ SOFTMATCH)
 
 
-@pytest.mark.parametrize("first", ["deterministic", "general", "softmatch", "attention"])
-@pytest.mark.parametrize("second", ["deterministic", "general", "softmatch", "projection"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("deterministic", "softmatch"),
+        ("general", "general"),
+        ("general", "attention"),
+        ("softmatch", "deterministic"),
+        ("softmatch", "general"),
+        ("attention", "softmatch"),
+    ],
+)
 def test_transport_by_a_composition_is_two_transports(first, second):
     one, two = KERNELS[first], KERNELS[second]
-    composed = float64(transported(MU, one @ two))
-    assert_close(transported(MU, one, two), composed, scale=10)
+    same_law(MU @ (one @ two), (MU @ one) @ two)
 
 
 def test_composition_is_associative():
     one, two, three = (KERNELS[name] for name in ("general", "softmatch", "deterministic"))
-    left = float64(transported(MU, (one @ two) @ three))
-    assert_close(transported(MU, one @ (two @ three)), left, scale=10)
+    same_law(MU @ ((one @ two) @ three), MU @ (one @ (two @ three)))
 
 
 def test_a_composition_at_a_point_is_the_integral_of_the_second_kernel():

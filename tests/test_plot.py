@@ -1,0 +1,152 @@
+"""Figures say what they show, leave no global state, and refuse what they cannot draw."""
+
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import measattn as ma
+from measattn import plot
+
+
+def cloud(n=12, d=2, seed=0):
+    return ma.EmpiricalMeasure(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+DRAWINGS = {
+    "measure d=1": lambda ax: plot.measure(cloud(d=1), ax),
+    "measure d=2": lambda ax: plot.measure(cloud(), ax, label="law"),
+    "measure d=5": lambda ax: plot.measure(cloud(d=5), ax),
+    "law d=1": lambda ax: plot.law(cloud(d=1), cloud(d=1, seed=1), ax),
+    "law d=2": lambda ax: plot.law(cloud(), cloud(seed=1), ax),
+    "law d=5": lambda ax: plot.law(cloud(d=5), cloud(n=7, d=5), ax),
+    "kernel": lambda ax: plot.kernel(ma.SoftmatchKernel(ma.DotProduct(), cloud()), cloud(5), ax),
+    "weights": lambda ax: plot.weights(np.full((2, 3), 1 / 3), ax, columns=["a", "b", "c"]),
+    "curve": lambda ax: plot.curve([1, 10], [1.0, 0.1], ax, spread=[0.1, 0.01], bound=[2, 0.2]),
+    "margins": lambda ax: plot.margins({"a": 0.5, "b": 0.0, "c": 2.0}, ax),
+    "errors": lambda ax: plot.errors_by_layer([[1e-15, 0.0], [1e-14]], 1e-12, ax),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_drawing_is_a_figure_with_labelled_axes(name, tmp_path):
+    figure = DRAWINGS[name](None)
+    assert isinstance(figure, Figure)
+    axes = figure.axes[0]
+    assert axes.get_xlabel()
+    assert axes.get_ylabel() or name.startswith(("law d=1", "margins"))
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_drawing_goes_into_the_axes_that_it_is_given(name):
+    figure = Figure()
+    _, right = figure.subplots(1, 2)
+    assert DRAWINGS[name](right) is figure
+    assert right.has_data()
+    assert not figure.axes[0].has_data()
+
+
+def test_drawing_changes_no_setting_of_the_caller():
+    before = dict(mpl.rcParams)
+    plot.measure(cloud())
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_area_of_a_dot_is_proportional_to_the_weight():
+    mu = ma.weighted(np.eye(2), [0.75, 0.25])
+    large, small = plot.measure(mu).axes[0].collections[0].get_sizes()
+    assert large / small == pytest.approx(3, rel=1e-5)
+
+
+def test_in_dimension_one_a_stem_is_as_high_as_its_weight():
+    mu = ma.weighted([[0.0], [2.0]], [0.75, 0.25])
+    axes = plot.measure(mu).axes[0]
+    assert axes.lines[0].get_ydata() == pytest.approx([0.75, 0.25], rel=1e-5)
+    assert axes.get_ylim()[1] > 0.75
+
+
+def test_a_second_measure_on_the_same_axes_is_not_cut_off():
+    figure = plot.measure(ma.EmpiricalMeasure([[0.0], [1.0], [2.0]]), label="flat")
+    plot.measure(ma.dirac([1.0]), figure.axes[0], label="peak")
+    plot.measure(ma.EmpiricalMeasure([[0.0], [1.0], [2.0]]), figure.axes[0], label="flat")
+    assert figure.axes[0].get_ylim()[1] > 1.0
+
+
+def test_above_dimension_two_the_axes_say_how_much_variance_they_show():
+    points = np.random.default_rng(0).normal(size=(50, 4)) * [3.0, 2.0, 1e-3, 1e-3]
+    axes = plot.measure(ma.EmpiricalMeasure(points)).axes[0]
+    shares = [
+        int(label.split("(")[1].split("%")[0]) for label in (axes.get_xlabel(), axes.get_ylabel())
+    ]
+    assert sum(shares) in (99, 100, 101)
+    assert shares[0] > shares[1] > 10
+
+
+def test_one_atom_and_coincident_atoms_are_drawn():
+    plot.measure(ma.dirac(jnp.ones(5)))
+    plot.measure(ma.EmpiricalMeasure(jnp.ones((3, 4))))
+
+
+def test_arrows_go_from_each_atom_to_where_it_is_sent():
+    mu, nu = cloud(), cloud(seed=1)
+    arrows = plot.law(mu, nu).axes[0].collections[0]
+    step = np.asarray(nu.points) - np.asarray(mu.points)
+    assert np.column_stack([arrows.U, arrows.V]) == pytest.approx(step)
+
+
+def test_tokens_are_drawn_by_their_states():
+    tokens = ma.EmpiricalMeasure(ma.Token(jnp.arange(4.0), jnp.ones((4, 2))))
+    assert plot.measure(tokens).axes[0].has_data()
+
+
+def test_the_rows_of_a_kernel_are_its_heat_map():
+    kernel = ma.SoftmatchKernel(ma.DotProduct(), cloud())
+    shown = plot.kernel(kernel, cloud(5)).axes[0].images[0].get_array()
+    assert shown.shape == (5, 12)
+    assert np.asarray(shown).sum(axis=1) == pytest.approx(np.ones(5), rel=1e-5)
+
+
+def test_the_fitted_slope_is_in_the_legend():
+    n = np.array([1.0, 10.0, 100.0])
+    axes = plot.curve(n, 3 * n**-0.5).axes[0]
+    assert axes.get_legend().get_texts()[0].get_text() == "fitted slope −0.500"
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: plot.law(cloud(), cloud(d=3)), "dimension"),
+        (lambda: plot.weights(np.ones(3)), "two axes"),
+        (lambda: plot.weights(np.ones((2, 2)), rows=["a"]), "rows must name all 2"),
+        (lambda: plot.curve([1, 2], [1, -1]), "positive"),
+        (lambda: plot.curve([1, 1], [1, 2]), "two"),
+        (lambda: plot.errors_by_layer([]), "at least one"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_words(draw, words):
+    with pytest.raises(ValueError, match=words):
+        draw()
+
+
+def test_the_library_is_imported_without_matplotlib_and_says_how_to_get_it():
+    program = """
+import sys
+sys.modules["matplotlib"] = None
+import measattn as ma
+from measattn import plot
+try:
+    plot.measure(ma.dirac([0.0]))
+except ModuleNotFoundError as error:
+    assert "measattn[repro]" in str(error), error
+else:
+    raise SystemExit("drew without matplotlib")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    program = "import sys, measattn.plot; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
