@@ -194,7 +194,7 @@ def markov_kernel(bench: Bench) -> None:
         r"\Psi_h\circ\Psi_g=\Psi_{gh},\qquad \Psi_{cg}=\Psi_g\quad(c>0)",
     ],
     statement=r"Re-weighting by a positive function and normalising. The transformations compose "
-    r"by multiplication and forget constant factors; both hold for $\log g$ as large as $10^4$, "
+    r"by multiplication and forget constant factors; both hold for $\log\,g$ as large as $10^4$, "
     r"because weights are kept as logarithms, and for atoms without mass.",
     source="Definition 3 of [VBT20] (Del Moral's notion), as reconstructed in docs/theory",
     hypotheses={
@@ -229,14 +229,14 @@ def boltzmann_gibbs(bench: Bench) -> None:
                 ma.boltzmann_gibbs(log_h, psi).weights, both)  # fmt: skip
     shifted = ma.boltzmann_gibbs(lambda p: log_g(p) + 9e3, nu)
     bench.close(
-        r"$\Psi_{cg}$ with $\log c=9000$, a $c$ that no float holds",
+        r"$\Psi_{cg}$ with $\log\,c=9000$, a $c$ that no float holds",
         shifted.weights,
         want,
         tolerance=9000 * 8 * np.finfo(float).eps,
     )
     steep = ma.boltzmann_gibbs(lambda p: 1e4 * p[0], nu)
     bench.close(
-        r"$\log$ weights for $\log g=10^4x$ (weights down to $e^{-40000}$)",
+        r"$\log$ weights for $\log\,g=10^4x$ (weights down to $e^{-40000}$)",
         steep.log_weights[omega > 0],
         oracles.log_softmax(1e4 * x[:, 0], omega)[omega > 0],
     )

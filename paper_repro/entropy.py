@@ -19,14 +19,14 @@ SOLVER = 1e-7
     group="A",
     title="Attention weights are the solution of a maximum-entropy problem",
     formulas=[
-        r"\mathrm{KL}(p\,|\,\mu)-p(\log g)=\mathrm{KL}(p\,|\,\Psi_g(\mu))-\log\mu(g)",
+        r"\mathrm{KL}(p\,|\,\mu)-p(\log\,g)=\mathrm{KL}(p\,|\,\Psi_g(\mu))-\log\,\mu(g)",
         r"\Psi_{e^{\beta a}}(\mu)=\operatorname*{argmin}_{p\,:\;p(a)=u}\mathrm{KL}(p\,|\,\mu)",
         r"\mu_Q\otimes\Psi_{G}(\mu)=\operatorname*{argmin}_{\pi\,:\;\pi_1=\mu_Q}"
         r"\left\{\mathrm{KL}(\pi\,|\,\mu_Q\otimes\mu)-\int a\,d\pi\right\}",
     ],
     statement=r"$\Psi_g(\mu)$ is the unique minimiser of the free energy "
-    r"$p\mapsto\mathrm{KL}(p|\mu)-p(\log g)$, with minimum $-\log\mu(g)$ (D1); among the laws with "
-    r"a given mean score it is closest to $\mu$ (D2), which on uniform tokens is the largest "
+    r"$p\mapsto\mathrm{KL}(p|\mu)-p(\log\,g)$, with minimum $-\log\,\mu(g)$ (D1); among the laws "
+    r"with a given mean score it is closest to $\mu$ (D2), which on uniform tokens is the largest "
     r"entropy; a whole attention matrix solves the same problem over couplings of which one "
     r"marginal is fixed (D3). Each minimiser is found again by a solver that knows nothing of "
     r"softmax (SciPy's sequential quadratic programming on the simplex).",
@@ -66,7 +66,7 @@ def free_energy(bench: Bench) -> None:
     want = np.array([oracles.kl(p, exact) for p in ps]) + least
     bench.close("D1: the identity, for 2,000 laws", got, want)
     bench.at_least("D1: least free energy of 2,000 laws", got.min() - least, 0.0)
-    bench.close(r"D1: the minimum is $-\log\mu(g)$", energy(psi[None])[0], least)
+    bench.close(r"D1: the minimum is $-\log\,\mu(g)$", energy(psi[None])[0], least)
 
     def objective(p: np.ndarray) -> float:
         return float(np.sum(p * (np.log(p / mu) - a)))

@@ -151,4 +151,4 @@ def _dtype() -> str:
         import jax
     except ImportError:
         return "none"
-    return "float64" if jax.config.jax_enable_x64 else "float32"
+    return str(jax.dtypes.canonicalize_dtype(float))

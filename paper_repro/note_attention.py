@@ -120,8 +120,8 @@ def theorem2(bench: Bench) -> None:
     group="D",
     title="The matrix form of scaled dot-product attention",
     formulas=[
-        r"\mathrm{Attention}(Q,K,V)=\mathrm{softmax}\!\left(\frac{QK'}{\sqrt{d_k}}\right)V",
-        r"\mathrm{row}\;j:\quad\mathrm{softmax}\!\left(\frac{q_jK'}{\sqrt{d_k}}\right)V",
+        r"\mathrm{Attention}(Q,K,V)=\mathrm{softmax}\left(\frac{QK'}{\sqrt{d_k}}\right)V",
+        r"\mathrm{row}\;j:\quad\mathrm{softmax}\left(\frac{q_jK'}{\sqrt{d_k}}\right)V",
     ],
     statement=r"Row $j$ of the matrix form is the attention of query $j$ (items 4 and 5 of the "
     r"theorem). Items 1 to 3 as printed leave the factor $1/\sqrt{d_k}$ of the note's own "

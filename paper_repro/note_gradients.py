@@ -80,7 +80,8 @@ def arrays(bench: Bench) -> None:
 
         def along(z: np.ndarray, i: int = i) -> complex:
             args = [z if j == i else a for j, a in enumerate((Q, K, V))]
-            return np.sum(U * complex_attention(*args, scale))
+            q, k, v = args
+            return np.sum(U * complex_attention(q, k, v, scale))
 
         bench.close(rf"$\partial L/\partial {name}$, formula", got[i], formulas[i])
         bench.close(rf"$\partial L/\partial {name}$, complex step",

@@ -16,7 +16,7 @@ from paper_repro.note_attention import NOTE
     title="Self-attention reads queries, keys and values off one sequence",
     formulas=[
         r"Q=XW^Q,\quad K=XW^K,\quad V=XW^V",
-        r"X\mapsto\mathrm{softmax}\!\left(\frac{QK'}{\sqrt{d_k}}\right)V",
+        r"X\mapsto\mathrm{softmax}\left(\frac{QK'}{\sqrt{d_k}}\right)V",
     ],
     statement=r"The layer is the nonlinear kernel $\mu\mapsto\mu A_\mu$ with bilinear potential; "
     r"with weights on the tokens it is the same formula for $\mu=\sum_i\omega_i\delta_{x_i}$. The "
@@ -115,7 +115,7 @@ def multihead(bench: Bench) -> None:
     group="D",
     title="Masked attention: no look into the future",
     formulas=[
-        r"\mathrm{softmax}\!\left(\frac{QK'}{\sqrt{d_k}}+M\right)V,\qquad "
+        r"\mathrm{softmax}\left(\frac{QK'}{\sqrt{d_k}}+M\right)V,\qquad "
         r"M_{ij}=-\infty\;\;\mathrm{where\ attention\ is\ not\ allowed}",
         r"G((s,x),(t,y))=e^{a(x,y)}\,\mathbf{1}\{t\leq s\}",
     ],

@@ -102,8 +102,8 @@ def system(bench: Bench) -> None:
 def gaussian_rate(bench: Bench) -> None:
     """N(b, S) in dimension 3: slope, constant, and a wrong limit as the control."""
     rng, d = bench.rng, 3
-    repeats = 400 if bench.quick else 1500
-    sizes = 2 ** np.arange(5, 12 if bench.quick else 14)
+    repeats = 400 if bench.quick else 1000
+    sizes = 2 ** np.arange(5, 12 if bench.quick else 13)
     root = rng.normal(size=(d, d)) / np.sqrt(d)
     S, b, V = root @ root.T + 0.1 * np.eye(d), rng.normal(size=d), rng.normal(size=(d, d))
     A = rng.normal(size=(d, d))

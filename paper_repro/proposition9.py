@@ -108,13 +108,14 @@ def affine(x: np.ndarray, f: Any, head: int) -> np.ndarray:
 
 def bert_scores(heads: ma.SelfAttention, x: np.ndarray, h: int) -> np.ndarray:
     """Scaled dot products of the affine queries and keys of head h."""
-    a = heads.potential
+    a: Any = heads.potential
     return affine(x, a.query, h) @ affine(x, a.key, h).T * float(a.scale[h])
 
 
 def llama_scores(heads: ma.SelfAttention, x: np.ndarray, h: int) -> np.ndarray:
     """The same with rotary positions and the causal mask."""
-    a, positions = heads.potential.potential, np.arange(len(x))
+    causal: Any = heads.potential
+    a, positions = causal.potential, np.arange(len(x))
     q = oracles.rotate(affine(x, a.query, h), positions, float(a.base[h]))
     k = oracles.rotate(affine(x, a.key, h), positions, float(a.base[h]))
     return q @ k.T * float(a.scale[h]) + oracles.causal(len(x))
@@ -130,7 +131,8 @@ def attentions(
         if isinstance(attention, ma.Stack):
             norm, attention = attention.layers
             before = mu @ norm
-        yield attention.heads, before
+        heads: Any = attention
+        yield heads.heads, before
         mu = step(mu, layer)
 
 
@@ -194,7 +196,7 @@ def proposition(bench: Bench) -> None:
     # tokens in a window, windows; quick mode leaves out neither heads nor layers
     sizes = {"bert": (128, 1), "llama": (128, 1)}
     if not bench.quick:
-        sizes = {"bert": (512, 16), "llama": (512, 4)}
+        sizes = {"bert": (512, 8), "llama": (512, 2)}
     models = ((ma.pretrained.minilm, bert_scores), (ma.pretrained.smollm2, llama_scores))
     for load, scores in models:
         bench.progress("loading")
@@ -225,7 +227,8 @@ def control(bench: Bench, model: Any, scores: Any, mu: ma.EmpiricalMeasure) -> N
     values = affine(x, heads.value, 0)
     true = scores(heads, x, 0)
     if model.causal:
-        a = heads.potential.potential
+        causal: Any = heads.potential
+        a = causal.potential
         q, k = (affine(x, f, 0) for f in (a.query, a.key))
         broken = q @ k.T * float(a.scale[0]) + oracles.causal(len(x))
         what, why = "without rotary positions", "scores depend on the distance of the tokens."

@@ -156,17 +156,15 @@ def _line(result: Result) -> str:
 
 def _summary(chosen: Sequence[Claim], results: dict[str, Result]) -> Table:
     table = Table(highlight=False)
-    for name in ("statement", "verdict", "expected", "worst margin", "seconds"):
-        table.add_column(name, no_wrap=name in ("statement", "verdict"))
+    for name in ("statement", "verdict", "worst margin", "seconds"):
+        table.add_column(name, no_wrap=True)
     for claim in chosen:
         result = results[claim.id]
-        table.add_row(
-            claim.id,
-            f"[{COLOURS[result.verdict]}]{result.verdict}[/]",
-            result.expected if result.as_expected else f"[bold red]{result.expected}[/]",
-            f"{result.evidence.worst_margin:.2g}",
-            f"{result.seconds:.1f}",
-        )
+        verdict = f"[{COLOURS[result.verdict]}]{result.verdict}[/]"
+        if not result.as_expected:
+            verdict += f" (expected {result.expected})"
+        margin = f"{result.evidence.worst_margin:.2g}"
+        table.add_row(claim.id, verdict, margin, f"{result.seconds:.1f}")
     return table
 
 

@@ -1,6 +1,6 @@
 """Rates, margins and errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +75,7 @@ def margins(values: Mapping[str, float], ax: "Axes | None" = None) -> "Figure":
 
 @house_style
 def errors_by_layer(
-    errors: Sequence[Sequence[float]],
+    errors: Any,
     tolerance: float | None = None,
     ax: "Axes | None" = None,
     *,
@@ -84,7 +84,7 @@ def errors_by_layer(
     r"""The error of every head (dots) and the worst of each layer (line), on a logarithmic axis.
 
     Args:
-        errors: one row a layer, one entry a head.
+        errors: one row a layer, one entry a head; a matrix, or rows of unlike lengths.
         tolerance: what is allowed, drawn as a dashed line.
         ax: axes to draw into; a new figure by default.
         name: label of the vertical axis.

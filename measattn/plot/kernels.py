@@ -46,8 +46,10 @@ def weights(
     )  # fmt: skip
     axes.grid(False)
     axes.set(xlabel="key", ylabel="query")
+    from matplotlib.ticker import MaxNLocator
+
     for axis in (axes.xaxis, axes.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+        axis.set_major_locator(MaxNLocator(integer=True))
     if columns is not None:
         axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right")
     if rows is not None:

@@ -125,8 +125,9 @@ def _dots(
 
 def _legend(axes: "Axes") -> None:
     for handle in axes.legend(loc="best").legend_handles:
-        if hasattr(handle, "set_sizes"):
-            handle.set_sizes([LEGEND_DOT])
+        resize = getattr(handle, "set_sizes", None)
+        if resize is not None:
+            resize([LEGEND_DOT])
 
 
 def _plane(points: np.ndarray, weights: np.ndarray) -> tuple:

@@ -46,7 +46,8 @@ RC = {
     "savefig.facecolor": PAPER,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
+    "lines.markersize": 6.0,
+    "lines.markeredgewidth": 0.6,
 }
 
 
@@ -65,11 +66,13 @@ def house_style(draw: Callable[P, T]) -> Callable[P, T]:
     def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             import matplotlib as mpl
+            from cycler import cycler
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "figures need matplotlib: pip install 'measattn[repro]'", name=error.name
             ) from error
-        with mpl.rc_context(RC | {"axes.prop_cycle": mpl.cycler(color=ACCENTS)}):
+        settings: Any = RC | {"axes.prop_cycle": cycler(color=ACCENTS)}
+        with mpl.rc_context(settings):
             return draw(*args, **kwargs)
 
     return drawn

@@ -168,7 +168,7 @@ def test_several_heads_are_the_output_map_of_the_heads_side_by_side():
 
 @pytest.mark.parametrize("potential", [ma.Gaussian(0.8), ma.Causal(ma.DotProduct(0.3))], ids=repr)
 def test_several_heads_of_one_head_are_that_head(potential):
-    mu = ma.EmpiricalMeasure(ma.Token(jnp.arange(M) * 1.0, K))
+    mu = ma.EmpiricalMeasure(ma.Token(jnp.arange(float(M)), K))
     head = ma.SelfAttention(potential, C)
     got = mu @ ma.MultiHead([head])
     assert_close(got.points.state, float64((mu @ head).points.state))
@@ -195,7 +195,7 @@ def test_causal_self_attention_looks_at_no_later_position():
 def test_a_causal_stack_does_not_see_a_change_of_the_future():
     layer = ma.SelfAttention(ma.Causal(ma.Rotary(normal(8, 4, D), normal(9, 4, D))), normal(7, D, D))
     stack = ma.Stack([ma.Residual(layer), ma.LayerNorm(), ma.Residual(layer)])
-    positions = jnp.arange(M) * 1.0
+    positions = jnp.arange(float(M))
     before = ma.EmpiricalMeasure(ma.Token(positions, K)) @ stack
     after = ma.EmpiricalMeasure(ma.Token(positions, K.at[3:].add(1.0))) @ stack
     assert_close(after.points.state[:3], float64(before.points.state[:3]))
@@ -205,7 +205,7 @@ def test_a_causal_stack_does_not_see_a_change_of_the_future():
 def test_rotary_attention_does_not_change_when_all_positions_are_shifted():
     layer = ma.SelfAttention(ma.Causal(ma.Rotary(normal(8, 4, D), normal(9, 4, D))))
     near, far = (
-        (ma.EmpiricalMeasure(ma.Token(jnp.arange(M) * 1.0 + shift, K)) @ layer).points.state
+        (ma.EmpiricalMeasure(ma.Token(jnp.arange(float(M)) + shift, K)) @ layer).points.state
         for shift in (0.0, 50.0)
     )
     assert_close(far, float64(near), scale=100)
