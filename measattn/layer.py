@@ -184,7 +184,9 @@ class Learned(AbstractDiracKernel):
             )
         index = block.position.astype(int)
         index = ensure(
-            (index == block.position) & (index >= 0) & (index < length),
+            (index.astype(block.position.dtype) == block.position)
+            & (index >= 0)
+            & (index < length),
             index,
             f"positions must be whole numbers from 0 to {length - 1}, the rows of the table",
         )

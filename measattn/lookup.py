@@ -24,14 +24,12 @@ from measattn.checks import traced
 from measattn.gibbs import (
     SoftmatchKernel,
     kept_mass,
-    log_column_mass,
     log_normalisers,
-    stream_average,
 )
 from measattn.kernel import AbstractMarkovKernel, Composed
 from measattn.masks import OnKey
 from measattn.measure import EmpiricalMeasure, compact, measure, normalise, pairs
-from measattn.points import one_row
+from measattn.points import count, one_row
 from measattn.potential import AbstractPotential
 
 ABSENT = (
@@ -85,22 +83,28 @@ class LookupKernel(AbstractMarkovKernel):
 
     def __call__(self, k: PyTree) -> EmpiricalMeasure:
         row = one_row(k)
-        found = log_normalisers(OnKey(_Equal()), self.joint, row)
         k = jax.tree.map(lambda a: a[0], row)
         match = jax.vmap(lambda pair: _Equal()(k, pair.key))(self.joint.points)
         law = measure(self.joint.points.value, normalise(self.joint.log_weights + match))
-        return kept_mass(found, jnp.zeros_like(found), law, ABSENT)
+        return self._present(row, jnp.zeros(1, self.joint.dtype), law)
 
     def average(self, f: Callable[[PyTree], PyTree], block: PyTree) -> PyTree:
-        found = log_normalisers(OnKey(_Equal()), self.joint, block)
-        block = kept_mass(found, jnp.zeros_like(found), block, ABSENT)
-        return stream_average(OnKey(_Equal()), block, self.joint, f(self.joint.points.value))
+        everywhere = jnp.zeros(count(block), self.joint.dtype)
+        return self._matched.average(f, self._present(block, everywhere, block))
 
     def act(self, mu: EmpiricalMeasure) -> EmpiricalMeasure:
         r"""$\mu L$ on the values: the mass of a key is shared by the values that it has."""
-        found = log_normalisers(OnKey(_Equal()), self.joint, mu.points)
-        mu = kept_mass(found, mu.log_weights, mu, ABSENT)
-        return _values(measure(self.joint.points, log_column_mass(OnKey(_Equal()), mu, self.joint)))
+        return self._present(mu.points, mu.log_weights, mu) @ self._matched
+
+    @property
+    def _matched(self) -> SoftmatchLookup:
+        """The look-up as a softmatch by equality of keys."""
+        return SoftmatchLookup(_Equal(), self.joint)
+
+    def _present(self, keys: PyTree, log_weights: Array, value: Any) -> Any:
+        """Return ``value`` if all keys of positive weight are there."""
+        found = log_normalisers(OnKey(_Equal()), self.joint, keys)
+        return kept_mass(found, log_weights, value, ABSENT)
 
     def after(self, first: AbstractMarkovKernel) -> AbstractMarkovKernel:
         """Softmatch, then look-up on the same keys: by index, no key is searched for.

@@ -17,6 +17,9 @@ from tests import oracles
 pytestmark = pytest.mark.float64
 
 
+TOKENS = ma.EmpiricalMeasure(ma.Token(jnp.arange(3.0), jnp.ones((3, 2))))
+
+
 def cloud(seed, n, d, weighted=False):
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(n, d))
@@ -45,9 +48,7 @@ def test_all_solvers_that_apply_agree(d):
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_value_follows_the_scale_of_the_points(scale):
     mu, nu = cloud(4, 40, 3), cloud(5, 30, 3, weighted=True)
-    scaled = w1(
-        ma.pushforward(lambda x: scale * x, mu), ma.pushforward(lambda x: scale * x, nu)
-    )
+    scaled = w1(ma.pushforward(lambda x: scale * x, mu), ma.pushforward(lambda x: scale * x, nu))
     assert abs(scaled.value - scale * w1(mu, nu).value) <= 1e-12 * scaled.value
 
 
@@ -133,7 +134,8 @@ def test_the_c_transform_is_the_largest_feasible_potential():
 def test_float32_measures_are_compared_in_float64():
     x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     mu, nu = ma.EmpiricalMeasure(x), ma.EmpiricalMeasure(x + np.float32(1e-3))
-    expected = oracles.w1_by_linear_program(mu.points, nu.points, np.ones(20) / 20, np.ones(20) / 20)
+    uniform = np.ones(20) / 20
+    expected = oracles.w1_by_linear_program(mu.points, nu.points, uniform, uniform)
     assert abs(w1(mu, nu).value - expected) <= 1e-12 * expected
 
 
@@ -141,10 +143,7 @@ def test_float32_measures_are_compared_in_float64():
     ("make", "words"),
     [
         (lambda: w1(cloud(0, 3, 2), cloud(0, 3, 3)), "dimensions 2 and 3"),
-        (
-            lambda: w1(ma.EmpiricalMeasure(ma.Token(jnp.arange(3.0), jnp.ones((3, 2)))), cloud(0, 3, 2)),
-            "states",
-        ),
+        (lambda: w1(TOKENS, cloud(0, 3, 2)), "states"),
         (lambda: jax.jit(lambda m: w1(m, m).value)(cloud(0, 3, 2)), "outside"),
         (lambda: w1(cloud(0, 3, 2), cloud(1, 4, 2), solver=Assignment()), "NetworkSimplex"),
         (lambda: w1(cloud(0, 3, 2), cloud(1, 4, 2), solver=Line()), "dimension 2"),
@@ -157,7 +156,8 @@ def test_what_has_no_answer_is_refused_with_words(make, words):
 
 
 def test_importing_the_library_imports_neither_pot_nor_matplotlib():
-    code = "import sys, measattn; print([m for m in ('ot', 'torch', 'matplotlib') if m in sys.modules])"
+    heavy = ("ot", "torch", "matplotlib")
+    code = f"import sys, measattn; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
     assert out.stderr == ""
