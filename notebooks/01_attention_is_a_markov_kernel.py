@@ -18,6 +18,8 @@
 # projection.
 
 # %%
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,5 +162,5 @@ ma.plot.law(laws[2], laws[3], labels=("after layer 2", "after layer 3"))
 # And how far each layer moves it, exactly:
 
 # %%
-for i, (before, after) in enumerate(zip(laws, laws[1:], strict=False), 1):
+for i, (before, after) in enumerate(pairwise(laws), 1):
     print(f"layer {i}: W1 = {ma.wasserstein.w1(before, after).value:.4f}")

@@ -22,7 +22,7 @@ from paper_repro.claim import Bench, claim, relative_error
     r"large as $10^4$, and for weighted keys, where weight three is the same as three copies.",
     source="Definition 1 of [VBT20] (after Bahdanau), as reconstructed in docs/theory",
     hypotheses={"finite": r"the similarities $a(q,k_i)$ are finite"},
-    cost=(4, 5),
+    cost=(3, 3),
 )
 def attention(bench: Bench) -> None:
     """Seven similarities against NumPy, with keys that are normalised over as the control."""
@@ -107,7 +107,7 @@ class Walk(ma.AbstractMarkovKernel):
         "probability": r"$\mu$ is a probability and $K(x,{\cdot})$ has no negative weight",
         "integrable": r"$f$ is integrable: here it is bounded on finitely many atoms",
     },
-    cost=(4, 4),
+    cost=(7, 7),
 )
 def markov_kernel(bench: Bench) -> None:
     """Mass, both actions, composition, duality; unnormalised rows as the control."""
@@ -201,7 +201,7 @@ def markov_kernel(bench: Bench) -> None:
         "positive": r"$g>0$ is bounded on the support of $\nu$",
         "mass": r"$0<\nu(g)<\infty$",
     },
-    cost=(3, 3),
+    cost=(2, 2),
 )
 def boltzmann_gibbs(bench: Bench) -> None:
     """Weights, composition and scale invariance; the sum instead of the product as control."""

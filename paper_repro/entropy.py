@@ -35,7 +35,7 @@ SOLVER = 1e-7
         "positive": r"$g>0$ and $0<\mu(g)<\infty$",
         "attainable": r"D2: $u$ lies strictly between the least and the largest score",
     },
-    cost=(6, 10),
+    cost=(6, 6),
 )
 def max_entropy(bench: Bench) -> None:
     """D1, D2, D3, each against SciPy; wrong temperature and a second marginal as controls."""

@@ -35,7 +35,7 @@ KOLMOGOROV = [
         "injective": r"$F$ is injective: $F^{-1}(F(x))=x$ on the atoms",
         "integrable": r"$F$ is $\nu$-integrable",
     },
-    cost=(3, 3),
+    cost=(2, 2),
 )
 def encoding(bench: Bench) -> None:
     """Four encodings against SciPy's means; another mean as the control."""
@@ -88,7 +88,7 @@ def assignment_w1(x: np.ndarray, y: np.ndarray) -> float:
     hypotheses={
         "convex": r"$E$ is convex and closed (here a box), so that means stay in it",
     },
-    cost=(3, 4),
+    cost=(3, 3),
 )
 def subspace(bench: Bench) -> None:
     """Retraction and Lipschitz constant against exact W1; another encoding as the control."""

@@ -129,7 +129,7 @@ def theorem2(bench: Bench) -> None:
     source=f"{NOTE}, Theorem 3",
     hypotheses={"scaled": r"items 1 to 3 carry the factor $1/\sqrt{d_k}$, or $d_k=1$"},
     expected=Verdict.NEEDS_HYPOTHESES,
-    cost=(3, 3),
+    cost=(2, 2),
 )
 def theorem3(bench: Bench) -> None:
     """Rows against the matrix form; items 1 to 3 as printed as the counterexample."""

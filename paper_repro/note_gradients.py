@@ -53,7 +53,7 @@ def complex_step(f: Callable[[np.ndarray], complex], x: np.ndarray) -> np.ndarra
     r"$\pm 4.248\cdot 10^{-18}$ keeps all its digits.",
     source=f"{NOTE}, Section 4.2; the formulas are derived in docs/theory",
     hypotheses={"smooth": "scores and values are smooth; masked pairs stay masked"},
-    cost=(8, 8),
+    cost=(6, 6),
 )
 def gradients(bench: Bench) -> None:
     """Arrays, self-attention, and the tail."""

@@ -125,7 +125,7 @@ def multihead(bench: Bench) -> None:
     r"past, to the last bit. A query that may look at no key is refused.",
     source=f"{NOTE}, Section 3.5",
     hypotheses={"sees": "every query is allowed at least one key"},
-    cost=(4, 4),
+    cost=(3, 3),
 )
 def masked(bench: Bench) -> None:
     """Causal and general masks against NumPy; the transposed mask as the control."""

@@ -94,7 +94,7 @@ def feed_of(w: Weights) -> ma.FeedForward:
     r"post- and pre-norm blocks around attention and around a feed-forward map.",
     source=f"{NOTE}, Sections 3.3 and 3.4",
     hypotheses={"eps": r"the norms have $\varepsilon>0$, so that constant vectors are allowed"},
-    cost=(5, 5),
+    cost=(2, 2),
 )
 def pointwise(bench: Bench) -> None:
     """Every map against NumPy; pre-norm for post-norm and the n − 1 variance as controls."""
@@ -172,7 +172,7 @@ def pointwise(bench: Bench) -> None:
     r"measure: splitting its atoms changes nothing.",
     source=f"{NOTE}, Section 3.5 (the architecture of arXiv 1706.03762)",
     hypotheses={"dims": "all blocks keep the dimension"},
-    cost=(6, 6),
+    cost=(5, 5),
 )
 def encoder_decoder(bench: Bench) -> None:
     """Both stacks against NumPy; the memory replaced by the encoder's input as the control."""

@@ -35,7 +35,7 @@ from paper_repro.claim import Bench, claim
         "bounded": r"E4: $|y|\leq R$ on the support, $\omega$ the oscillation of $a(x,{\cdot})$",
         "light": r"Gaussian case: $G(x,{\cdot})^2$ is integrable, as it is for linear $a$",
     },
-    cost=(12, 60),
+    cost=(8, 30),
 )
 def particles(bench: Bench) -> None:
     """Particles, exchangeability, and the two rates."""

@@ -186,7 +186,7 @@ def windows_of(model: Any, text: str, size: int, count: int) -> list[ma.Empirica
         "text": "the text is the committed excerpt (sha256)",
         "distinct": "no two keys of a layer are equal (bit for bit, positions included)",
     },
-    cost=(45, 240),
+    cost=(30, 200),
 )
 def proposition(bench: Bench) -> None:
     """Both models on windows of the excerpt; wrong temperature and no positions as controls."""

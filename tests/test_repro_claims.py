@@ -71,6 +71,7 @@ def run(*arguments, before=""):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_claims_come_out_as_expected(tmp_path):
     done = run("note-theorem1", "def6-moment-encoding", "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -87,6 +88,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN.values(), ids=BROKEN.keys())
 def test_a_library_that_is_wrong_is_found_out(tmp_path, fault):
     done = run("def1-attention", "--out", tmp_path, before=f"\nimport measattn as ma\n{fault}")

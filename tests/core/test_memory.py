@@ -1,0 +1,31 @@
+"""No n × n matrix, in any mode of differentiation: peak memory in a process of its own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+N, D = 65_536, 64
+LIMIT = 0.75
+"""In GB of 1e9 bytes; the matrix alone would take 17 GB in float32."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["forward", "jvp", "vjp", "forward over reverse"])
+def test_self_attention_of_65536_points_stays_below_a_fraction_of_its_matrix(mode):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    done = subprocess.run(
+        [sys.executable, "tests/memory_probe.py", mode, str(N), str(D)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    peak = float(done.stdout) * 2**30 / 1e9
+    assert 0.1 < peak < LIMIT
