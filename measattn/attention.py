@@ -202,7 +202,7 @@ def attention(
     Args:
         q: queries (n, d).
         k: keys (m, d).
-        v: values (m, v).
+        v: values (m, v); all three are brought to the widest of their dtypes.
         potential: $\log G$ on arrays; scaled dot product $\langle q, k\rangle/\sqrt d$ by default.
         weights: $\omega_j \ge 0$, (m,), equal by default.
         mask: booleans (n, m), or (m,) for all queries: where True, the query sees the key.
@@ -211,7 +211,10 @@ def attention(
         ValueError: shapes that do not fit, NaN, or a query that sees no key.
     """
     queries, keys, v = as_points(q, "q"), as_points(k, "k"), as_points(v, "v")
-    queries, keys, v = (finite(a, a, name) for a, name in ((queries, "q"), (keys, "k"), (v, "v")))
+    dtype = np.promote_types(np.promote_types(queries.dtype, keys.dtype), v.dtype)
+    queries, keys, v = (
+        finite(a, a.astype(dtype), name) for a, name in ((queries, "q"), (keys, "k"), (v, "v"))
+    )
     keys = EmpiricalMeasure(keys) if weights is None else weighted(keys, weights)
     if potential is None:
         potential = DotProduct(1 / np.sqrt(keys.dimension))

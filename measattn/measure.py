@@ -124,6 +124,8 @@ class EmpiricalMeasure(eqx.Module):
             return f"batch of {'×'.join(map(str, shape[:-1]))} {text})"
         if traced(self.log_weights):
             return text + ", traced)"
+        if isinstance(self.log_weights, jax.ShapeDtypeStruct):
+            return text + ")"
         w = np.exp(np.asarray(self.log_weights, np.float64))
         return f"{text}, effective size {w.sum() ** 2 / (w**2).sum():.4g})"
 

@@ -34,16 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{claim.id:<28} {claim.expected:<17} {claim.title}")
         return 0
     sources = (Path(__file__).parent, Path(measattn.__file__).parent)
-    return run(
-        CLAIMS,
-        options.ids,
-        quick=options.quick,
-        out=options.out,
-        fresh=options.fresh,
-        seed=options.seed,
-        sources=sources,
-        console=Console(),
-    )
+    try:
+        return run(
+            CLAIMS,
+            options.ids,
+            quick=options.quick,
+            out=options.out,
+            fresh=options.fresh,
+            seed=options.seed,
+            sources=sources,
+            console=Console(),
+        )
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ def number(value: float, digits: int = 4) -> str:
         return f"{value:.{digits}g}".replace("-", "−")
     mantissa, exponent = f"{value:.{digits - 2}e}".split("e")
     power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    if float(mantissa) == 1:
+    if math.isclose(value, 10.0 ** int(exponent), rel_tol=1e-9):
         return f"10{power}"
     return f"{mantissa.replace('-', '−')}·10{power}"
 

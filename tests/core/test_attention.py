@@ -157,7 +157,9 @@ def test_cross_attention_reads_keys_and_values_off_the_memory(queries, memory):
 
 def test_several_heads_are_the_output_map_of_the_heads_side_by_side():
     heads = [
-        ma.SelfAttention(ma.Bilinear(normal(h, 2, D), normal(h + 9, 2, D), 0.7), normal(h + 20, V, D))
+        ma.SelfAttention(
+            ma.Bilinear(normal(h, 2, D), normal(h + 9, 2, D), 0.7), normal(h + 20, V, D)
+        )
         for h in range(3)
     ]
     output, mu = normal(30, D, 3 * V), ma.weighted(K, WEIGHTS)
@@ -193,7 +195,9 @@ def test_causal_self_attention_looks_at_no_later_position():
 
 
 def test_a_causal_stack_does_not_see_a_change_of_the_future():
-    layer = ma.SelfAttention(ma.Causal(ma.Rotary(normal(8, 4, D), normal(9, 4, D))), normal(7, D, D))
+    layer = ma.SelfAttention(
+        ma.Causal(ma.Rotary(normal(8, 4, D), normal(9, 4, D))), normal(7, D, D)
+    )
     stack = ma.Stack([ma.Residual(layer), ma.LayerNorm(), ma.Residual(layer)])
     positions = jnp.arange(float(M))
     before = ma.EmpiricalMeasure(ma.Token(positions, K)) @ stack

@@ -79,21 +79,27 @@ CASES = {
         "no mass",
     ),
     "a lambda as a mask": (
-        lambda x: ma.EmpiricalMeasure(x)
-        @ ma.SelfAttention(lambda x, y: jnp.where(near(x, y), 0.0, -jnp.inf)),
+        lambda x: (
+            ma.EmpiricalMeasure(x)
+            @ ma.SelfAttention(lambda x, y: jnp.where(near(x, y), 0.0, -jnp.inf))
+        ),
         FAR,
         "no mass",
     ),
     "several heads": (
-        lambda x: ma.EmpiricalMeasure(x)
-        @ ma.MultiHead([ma.SelfAttention(ma.DotProduct()), ma.SelfAttention(ma.DotProduct())])
-        @ ma.MultiHead([ma.SelfAttention(BLIND)] * 2),
+        lambda x: (
+            ma.EmpiricalMeasure(x)
+            @ ma.MultiHead([ma.SelfAttention(ma.DotProduct()), ma.SelfAttention(ma.DotProduct())])
+            @ ma.MultiHead([ma.SelfAttention(BLIND)] * 2)
+        ),
         FAR,
         "no mass",
     ),
     "in a residual in a stack": (
-        lambda x: ma.EmpiricalMeasure(x)
-        @ ma.Stack([ma.Residual(ma.SelfAttention(BLIND)), ma.LayerNorm()]),
+        lambda x: (
+            ma.EmpiricalMeasure(x)
+            @ ma.Stack([ma.Residual(ma.SelfAttention(BLIND)), ma.LayerNorm()])
+        ),
         FAR,
         "no mass",
     ),
@@ -103,8 +109,9 @@ CASES = {
         "no mass",
     ),
     "cross-attention": (
-        lambda x: ma.EmpiricalMeasure(x)
-        @ ma.CrossAttention(BLIND, None, ma.EmpiricalMeasure(POINTS)),
+        lambda x: (
+            ma.EmpiricalMeasure(x) @ ma.CrossAttention(BLIND, None, ma.EmpiricalMeasure(POINTS))
+        ),
         FAR,
         "no mass",
     ),

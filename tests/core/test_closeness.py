@@ -51,6 +51,4 @@ def test_the_quadrature_integrates_a_normal_law():
     points, weights = oracles.gauss_hermite(mean, factor, 12)
     weights = weights / weights.sum()
     np.testing.assert_allclose(weights @ points, mean, atol=1e-14)
-    np.testing.assert_allclose(
-        oracles.covariance(points, weights), factor @ factor.T, atol=1e-13
-    )
+    np.testing.assert_allclose(oracles.covariance(points, weights), factor @ factor.T, atol=1e-13)

@@ -127,9 +127,9 @@ def test_the_hessian_of_the_log_normaliser_is_the_covariance_of_the_keys():
 
 def test_the_log_normaliser_can_be_differentiated_in_the_log_weights():
     log_w = normal(3, 5)
-    slope = jax.grad(
-        lambda v: ma.log_normaliser(ma.DotProduct(), ma.EmpiricalMeasure(Y, v), X[0])
-    )(log_w)
+    slope = jax.grad(lambda v: ma.log_normaliser(ma.DotProduct(), ma.EmpiricalMeasure(Y, v), X[0]))(
+        log_w
+    )
     weights = np.exp(float64(log_w))
     p = oracles.softmatch(float64(Y) @ float64(X[0]), weights)
     assert_close(slope, p - weights / weights.sum(), scale=1)

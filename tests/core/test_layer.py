@@ -22,6 +22,8 @@ UP, DOWN, GATE, BIAS = normal(3, F, D), normal(4, D, F), normal(5, F, D), normal
 up, down, gate, g, b = map(float64, (UP, DOWN, GATE, G, B))
 ATTENTION = ma.SelfAttention(ma.Bilinear(normal(7, 3, D), normal(8, 3, D), 0.5), normal(9, D, D))
 
+FEED = ma.FeedForward(UP, DOWN, relu)
+
 
 def attend(x):
     logits = 0.5 * (x @ float64(normal(7, 3, D)).T) @ (x @ float64(normal(8, 3, D)).T).T
@@ -52,13 +54,13 @@ def attend(x):
         (ma.Residual(ATTENTION), x + attend(x)),
         (ma.Residual(ma.RMSNorm()), x + oracles.rms_norm(x)),
         (
-            ma.post_norm([ATTENTION, ma.FeedForward(UP, DOWN, relu)], [ma.LayerNorm(G), ma.LayerNorm()]),
+            ma.post_norm([ATTENTION, FEED], [ma.LayerNorm(G), ma.LayerNorm()]),
             (lambda y: oracles.layer_norm(y + np.maximum(y @ up.T, 0) @ down.T))(
                 oracles.layer_norm(x + attend(x), g)
             ),
         ),
         (
-            ma.pre_norm([ATTENTION, ma.FeedForward(UP, DOWN, relu)], [ma.RMSNorm(G), ma.RMSNorm()]),
+            ma.pre_norm([ATTENTION, FEED], [ma.RMSNorm(G), ma.RMSNorm()]),
             (lambda y: y + np.maximum(oracles.rms_norm(y) @ up.T, 0) @ down.T)(
                 x + attend(oracles.rms_norm(x, g))
             ),
@@ -188,4 +190,6 @@ def test_a_deep_stack_under_jit_and_grad_is_the_eager_one():
     direction = normal(13, N, D)
     difference = energy(X + step * direction, stack) - energy(X - step * direction, stack)
     expected = float(jnp.vdot(slope, direction))
-    assert abs(float(difference) / (2 * step) - expected) <= 0.5 * step * abs(expected) + 0.01 * step
+    assert (
+        abs(float(difference) / (2 * step) - expected) <= 0.5 * step * abs(expected) + 0.01 * step
+    )

@@ -117,9 +117,7 @@ def test_a_product_integrates_products_as_the_product_of_integrals():
     joint = ma.product(mu, nu)
     assert joint.size == 12
     got = ma.integrate(lambda p: jnp.sin(p.key[0]) * jnp.cos(p.value[0]), joint)
-    expected = ma.integrate(lambda x: jnp.sin(x[0]), mu) * ma.integrate(
-        lambda y: jnp.cos(y[0]), nu
-    )
+    expected = ma.integrate(lambda x: jnp.sin(x[0]), mu) * ma.integrate(lambda y: jnp.cos(y[0]), nu)
     assert_close(got, expected)
 
 

@@ -173,9 +173,7 @@ def test_zero_masses_get_finite_derivatives_and_give_none_to_others():
     np.testing.assert_array_equal(slope[jnp.array([1, 3])], 0)
     kept = jax.grad(
         lambda y: jnp.sum(
-            jnp.sin(
-                ma.AttentionKernel(ma.Gaussian(0.7), ma.weighted(y, [1.0, 2.0]), y).send(x)
-            )
+            jnp.sin(ma.AttentionKernel(ma.Gaussian(0.7), ma.weighted(y, [1.0, 2.0]), y).send(x))
         )
     )(y[jnp.array([0, 2])])
     assert_close(slope[jnp.array([0, 2])], float64(kept))

@@ -28,7 +28,8 @@ def rotary_logits():
     query, key = normal(10, 4, D), normal(11, 4, D)
     expected = [
         [
-            0.5 * oracles.rotate(float64(query) @ x[i], s[i], 100.0)
+            0.5
+            * oracles.rotate(float64(query) @ x[i], s[i], 100.0)
             @ oracles.rotate(float64(key) @ y[j], t[j], 100.0)
             for j in range(M)
         ]

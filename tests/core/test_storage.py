@@ -96,7 +96,9 @@ def test_a_file_with_a_flipped_byte_is_refused(tmp_path):
         ma.load_measure(file)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\0" * 99])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"\0" * 99]
+)
 def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     file = tmp_path / "mu.npz"
     file.write_bytes(content)

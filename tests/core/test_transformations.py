@@ -214,7 +214,9 @@ def test_a_law_whose_log_weights_were_replaced_is_normalised_where_it_is_used():
     got = ma.log_normaliser(ma.DotProduct(), raw, jnp.ones(3))
     assert_close(got, float(ma.log_normaliser(ma.DotProduct(), MU, jnp.ones(3))), scale=3)
     kernel = ma.SoftmatchKernel(ma.DotProduct(), raw)
-    assert_close((raw @ kernel).weights, float64((MU @ ma.SoftmatchKernel(ma.DotProduct(), MU)).weights))
+    assert_close(
+        (raw @ kernel).weights, float64((MU @ ma.SoftmatchKernel(ma.DotProduct(), MU)).weights)
+    )
     one = ma.boltzmann_gibbs(lambda x: x[0], raw)
     assert_close(one.weights, float64(ma.boltzmann_gibbs(lambda x: x[0], MU).weights))
     assert_close(ma.mean(ma.mixture([raw, MU])), float64(ma.mean(MU)))
