@@ -51,8 +51,8 @@ def compare(n):
         print("torch is not installed: no line for scaled_dot_product_attention")
     else:
         t = torch.from_numpy(x)[None, None]
-        peers["torch scaled_dot_product_attention"] = (
-            lambda: torch.nn.functional.scaled_dot_product_attention(t, t, t)
+        peers["torch scaled_dot_product_attention"] = lambda: (
+            torch.nn.functional.scaled_dot_product_attention(t, t, t)
         )
     del ours
     worst = np.abs(np.asarray((mu @ layer).points) - np.asarray(theirs(points))[0, :, 0]).max()

@@ -80,7 +80,9 @@ def test_points_of_the_wrong_rank_and_empty_measures_are_refused(points):
 
 
 @pytest.mark.parametrize(
-    "points", [[[1.0], [1.0, 2.0]], [["a", "b"]], None, object(), [[1j, 2.0]]], ids=repr
+    "points",
+    [[[1.0], [1.0, 2.0]], [["a", "b"]], None, object(), [[1j, 2.0]]],
+    ids=["ragged", "words", "none", "object", "complex"],
 )
 @pytest.mark.filterwarnings("ignore:Data type alias")
 def test_points_that_are_no_real_numbers_in_equal_rows_are_refused(points):

@@ -167,7 +167,7 @@ def test_rotary_positions_pair_the_halves_of_a_vector():
         (ma.OnKey(ma.DotProduct()), False),
         (ma.OnKey(ma.Causal(ma.DotProduct())), True),
     ],
-    ids=repr,
+    ids=["dot", "L2", "causal", "masked", "function", "on key", "causal on key"],
 )
 def test_what_may_forbid_a_pair_says_so(potential, masks):
     assert potential.masks is masks
