@@ -24,7 +24,16 @@ from measattn.kernel import AbstractDiracKernel, AbstractNonlinearKernel, block_
 from measattn.maps import Identity, as_map
 from measattn.masks import Masked, OnKey
 from measattn.measure import EmpiricalMeasure, normalise, pairs, weighted
-from measattn.points import Token, as_points, count, finite, row_numbers, state, with_state
+from measattn.points import (
+    Token,
+    as_points,
+    count,
+    finite,
+    moved_points,
+    row_numbers,
+    state,
+    with_state,
+)
 from measattn.potential import AbstractPotential, DotProduct, as_potential, stream
 
 Outputs = tuple[Float[Array, "n v"], Float[Array, " n"]]
@@ -107,7 +116,7 @@ class SelfAttention(AbstractAttention):
         return self.potential.masks
 
     def evaluate(self, mu: EmpiricalMeasure, block: PyTree) -> Outputs:
-        values = jax.vmap(self.value)(state(mu.points))
+        values = moved_points(jax.vmap(self.value)(state(mu.points)), "the value map")
         return stream(self.potential, block, mu.points, normalise(mu.log_weights), values)
 
 

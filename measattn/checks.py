@@ -59,6 +59,8 @@ def float_array(name: str, a: Any, ndim: int | None = None) -> Float[Array, "...
             a = jnp.asarray(a)
             if not jnp.issubdtype(a.dtype, jnp.inexact):
                 a = a.astype(float)
+            # no weak types: they would compile everything a second time
+            a = jax.lax.convert_element_type(a, a.dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers in rows of equal length: {error}") from None
     if jnp.issubdtype(a.dtype, jnp.complexfloating):

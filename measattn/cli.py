@@ -136,17 +136,26 @@ def read_measure(path: Path) -> "EmpiricalMeasure":
     raise ValueError(f"{path} holds {sorted(names)}; name the array of points 'points'")
 
 
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def _csv(path: Path) -> Any:
     import numpy as np
 
     lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
 
-    def numbers(line: str) -> list[float]:
-        return [float(cell) for cell in line.replace(";", ",").split(",")]
+    def cells(line: str) -> list[str]:
+        return line.replace(";", ",").split(",")
 
-    try:
-        numbers(lines[0])
-    except (ValueError, IndexError):
+    def numbers(line: str) -> list[float]:
+        return [float(cell) for cell in cells(line)]
+
+    if lines and not any(_is_number(cell) for cell in cells(lines[0])):
         lines = lines[1:]  # a header
     try:
         rows = [numbers(line) for line in lines]

@@ -23,7 +23,7 @@ from measattn.kernel import AbstractMarkovKernel
 from measattn.maps import Identity, as_map
 from measattn.measure import EmpiricalMeasure, integrate, measure, normalise
 from measattn.points import one_row, state
-from measattn.potential import AbstractPotential, as_potential, stream
+from measattn.potential import AbstractPotential, as_potential, refuse_indicator, stream
 
 NO_MASS = (
     "the potential leaves no mass: log g is -inf on the whole support. Allow at least one atom "
@@ -43,8 +43,9 @@ def boltzmann_gibbs(log_g: Callable[[PyTree], Any], mu: EmpiricalMeasure) -> Emp
 
     Source: Definition 3 of [VBT20].
     """
-    change = jax.vmap(log_g)(mu.points)
-    change = jnp.asarray(change).astype(mu.dtype)
+    change = jnp.asarray(jax.vmap(log_g)(mu.points))
+    refuse_indicator("log_g", change)
+    change = change.astype(mu.dtype)
     if change.shape != (mu.size,):
         raise ValueError(f"log_g must return one number for a point, got shape {change.shape[1:]}")
     massless = jnp.isneginf(mu.log_weights)
@@ -73,9 +74,11 @@ class SoftmatchKernel(AbstractMarkovKernel):
         self.mu = mu if isinstance(mu, EmpiricalMeasure) else EmpiricalMeasure(mu)
 
     def __call__(self, x: PyTree) -> EmpiricalMeasure:
+        row = one_row(x)
         if not self.potential.masks:
-            row = self.potential.block(one_row(x), self.mu.points)[0]
+            row = self.potential.block(row, self.mu.points)[0]
             return measure(self.mu.points, normalise(self.mu.log_weights + row))
+        x = jax.tree.map(lambda a: a[0], row)
         return boltzmann_gibbs(lambda y: self.potential(x, y), self.mu)
 
     def average(self, f: Callable[[PyTree], PyTree], block: PyTree) -> PyTree:
@@ -159,8 +162,12 @@ def kept_mass(
     Raises:
         ValueError: a mask leaves no mass at a query of positive weight.
     """
-    ok = (log_normaliser > -jnp.inf) | (log_weights == -jnp.inf)
-    return ensure(ok, value, message)
+    massless = log_weights == -jnp.inf
+    broken = jnp.isnan(log_normaliser) | jnp.isposinf(log_normaliser)
+    value = ensure(
+        ~broken | massless, value, "the potential has a NaN or +inf value on the support"
+    )
+    return ensure((log_normaliser > -jnp.inf) | massless | broken, value, message)
 
 
 class _Flipped(AbstractPotential):

@@ -16,7 +16,7 @@ Source: Definition 2 of [VBT20]; nonlinear kernels are those of Del Moral, *Feyn
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
@@ -26,7 +26,7 @@ from jaxtyping import PyTree
 
 from measattn.maps import as_map
 from measattn.measure import LARGEST_SUPPORT, EmpiricalMeasure, integrate, measure, normalise
-from measattn.points import one_row
+from measattn.points import moved_points, one_row
 
 
 class AbstractMarkovKernel(eqx.Module):
@@ -117,7 +117,7 @@ class Deterministic(AbstractDiracKernel):
         self.map = as_map(f)
 
     def send(self, block: PyTree) -> PyTree:
-        return jax.vmap(self.map)(block)
+        return moved_points(jax.vmap(self.map)(block), "the map of a Deterministic kernel")
 
 
 class AbstractNonlinearKernel(eqx.Module):
@@ -173,6 +173,8 @@ class Stack(AbstractNonlinearKernel):
     layers: tuple[AbstractNonlinearKernel | AbstractDiracKernel, ...]
 
     def __init__(self, layers: Any):
+        if not isinstance(layers, Iterable):
+            raise ValueError(f"layers must be a sequence, got one {type(layers).__name__}")
         self.layers = tuple(layers)
         for layer in self.layers:
             if not isinstance(layer, (AbstractNonlinearKernel, AbstractDiracKernel)):

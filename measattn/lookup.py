@@ -68,6 +68,8 @@ class SoftmatchLookup(AbstractMarkovKernel):
 class LookupKernel(AbstractMarkovKernel):
     r"""The Markov kernel $L(k, \cdot)$, the conditional law of the value given the key $k$.
 
+    Keys may repeat; `indicator_lookup` is the paper's formula, which refuses that.
+
     Args:
         keys: an `EmpiricalMeasure` or an array (m, e).
         values: an array (m, v), one value for each key.

@@ -60,7 +60,13 @@ class Masked(AbstractPotential):
         self.allowed = as_map(allowed)
 
     def __call__(self, x: PyTree, y: PyTree) -> Scalar:
-        return jnp.where(self.allowed(x, y), self.potential(x, y), -jnp.inf)
+        allowed = jnp.asarray(self.allowed(x, y))
+        if allowed.dtype != bool or allowed.shape != ():
+            raise ValueError(
+                f"allowed must return one boolean for two points, got {allowed.dtype} of shape "
+                f"{allowed.shape}"
+            )
+        return jnp.where(allowed, self.potential(x, y), -jnp.inf)
 
 
 class OnKey(AbstractPotential):

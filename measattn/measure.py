@@ -19,7 +19,16 @@ from jaxtyping import Array, Float, PyTree
 
 from measattn import storage
 from measattn.checks import ensure, float_array, traced
-from measattn.points import Pair, Token, as_points, count, finite, one_row, state
+from measattn.points import (
+    Pair,
+    Token,
+    as_points,
+    count,
+    finite,
+    moved_points,
+    one_row,
+    state,
+)
 
 LARGEST_SUPPORT = 2**22
 """More atoms than this are not made by a product or a general kernel (16 MB of weights)."""
@@ -240,7 +249,7 @@ def product(mu: EmpiricalMeasure, nu: EmpiricalMeasure) -> EmpiricalMeasure:
 
 def pushforward(f: Callable[[PyTree], PyTree], mu: EmpiricalMeasure) -> EmpiricalMeasure:
     r"""The image measure $f_\#\mu = \sum_i \omega_i \delta_{f(x_i)}$; f maps point to point."""
-    return measure(jax.vmap(f)(mu.points), mu.log_weights)
+    return measure(moved_points(jax.vmap(f)(mu.points), "f"), mu.log_weights)
 
 
 def integrate(f: Callable[[PyTree], PyTree], mu: EmpiricalMeasure) -> PyTree:

@@ -77,9 +77,13 @@ def need_token(point: PyTree, who: str) -> None:
     """
     if not isinstance(point, Token):
         raise ValueError(
-            f"{who} needs tokens with positions, got a point that is a {type(point).__name__}: "
+            f"{who} needs tokens with positions, got points that are {_kind(point)}: "
             "make points with Token(position, state)"
         )
+
+
+def _kind(point: PyTree) -> str:
+    return "pairs" if isinstance(point, Pair) else "arrays"
 
 
 def as_points(points: PyTree, name: str = "points") -> PyTree:
@@ -131,6 +135,21 @@ def _ranked(points: PyTree, name: str) -> PyTree:
         raise ValueError(
             f"{name} must be an array (n, d), got shape {points.shape}; for n points on the line "
             "pass points[:, None], for a single point use dirac(x)"
+        )
+    return points
+
+
+def moved_points(points: PyTree, who: str) -> PyTree:
+    """What a map made of a block of points, if that is a block of points again.
+
+    Raises:
+        ValueError: the map returned a number, a matrix, or something that is no array.
+    """
+    new = state(points)
+    if not isinstance(new, jax.Array) or new.ndim != 2:
+        got = new.shape[1:] if isinstance(new, jax.Array) else type(new).__name__
+        raise ValueError(
+            f"{who} must return a point (e,), got {got}; of one coordinate return x[:1], a vector"
         )
     return points
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from measattn import tiling
 from measattn.checks import float_array, number
-from measattn.maps import Identity, as_map
+from measattn.maps import Affine, Identity, as_map
 from measattn.points import need_token, state
 
 Scalar = Float[Array, ""]
@@ -84,12 +84,31 @@ def _compiled_stream(potential, queries, keys, log_weights, values):
     return mean, log_z
 
 
+def refuse_indicator(who: str, value: Array) -> None:
+    """Refuse booleans where a logarithm is expected: log 1 = 0 and log 0 = -inf, not 1 and 0."""
+    if value.dtype == bool:
+        raise ValueError(
+            f"{who} must return log g, got booleans: for an indicator return "
+            "jnp.where(condition, 0.0, -jnp.inf), or use Masked"
+        )
+
+
 def _same_shape(x: Array, y: Array) -> None:
     if x.shape != y.shape:
         raise ValueError(
             f"the potential compares points of one dimension, got shapes {x.shape} and {y.shape}: "
             "measure and kernel must have the same dimension"
         )
+
+
+def _same_height(query: Callable, key: Callable) -> None:
+    if isinstance(query, Affine) and isinstance(key, Affine):
+        heights = query.weight.shape[0], key.weight.shape[0]
+        if heights[0] != heights[1]:
+            raise ValueError(
+                f"query and key must map to one dimension, got matrices with {heights[0]} and "
+                f"{heights[1]} rows"
+            )
 
 
 def _dot(x: Array, y: Array) -> Scalar:
@@ -125,6 +144,7 @@ class Bilinear(AbstractPotential):
 
     def __init__(self, query: Any, key: Any, scale: Any = 1.0):
         self.query, self.key, self.scale = as_map(query), as_map(key), number("scale", scale)
+        _same_height(self.query, self.key)
 
     def __call__(self, x: PyTree, y: PyTree) -> Scalar:
         core, query_map, key_map = self.factor()
@@ -173,6 +193,7 @@ class Rotary(AbstractPotential):
 
     def __init__(self, query: Any, key: Any, scale: Any = 1.0, base: Any = 1e4):
         self.query, self.key = as_map(query), as_map(key)
+        _same_height(self.query, self.key)
         self.scale, self.base = number("scale", scale), number("base", base)
 
     def __call__(self, x: PyTree, y: PyTree) -> Scalar:
@@ -289,7 +310,13 @@ class Interaction(AbstractPotential):
         return True
 
     def __call__(self, x: PyTree, y: PyTree) -> Scalar:
-        return jnp.asarray(self.function(x, y)).astype(state(x).dtype)
+        value = jnp.asarray(self.function(x, y))
+        refuse_indicator("a potential", value)
+        if value.shape != ():
+            raise ValueError(
+                f"a potential must return one number for two points, got shape {value.shape}"
+            )
+        return value.astype(state(x).dtype)
 
 
 class _OnState(eqx.Module):

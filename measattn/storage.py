@@ -14,6 +14,8 @@ from measattn.points import Pair, Token
 
 def write(file: Any, points: PyTree, log_weights: Array) -> None:
     """Write points and log-weights to an npz file (a path or an open file), for `read`."""
+    if np.ndim(log_weights) != 1:
+        raise ValueError("this is a batch of measures: save one at a time")
     arrays = {"log_weights": log_weights, **dict(_named(points, "points"))}
     for name, a in arrays.items():
         if np.asarray(a).dtype.kind != "f":
@@ -51,8 +53,12 @@ def read(file: Any) -> tuple[PyTree, np.ndarray]:
     """
     try:
         # opened here because np.load does not close a broken file
-        with _opened(file, "rb") as handle, np.load(handle, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with _opened(file, "rb") as handle:
+            archive = np.load(handle, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            with archive:
+                arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:

@@ -19,7 +19,8 @@ def w1(
         mu: a measure on R^d.
         nu: another on the same space.
         solver: `Line`, `Assignment` or `NetworkSimplex`; the fitting one by default.
-        tol: the certified gap is at most tol·max(W1, 64·eps·largest distance).
+        tol: the certified gap is at most tol·W1, or what rounding in float64 costs where that is
+            more; ``status`` of the solution says which.
 
     Raises:
         ValueError: tokens or pairs, traced values, different dimensions, or too many atoms.
@@ -27,6 +28,8 @@ def w1(
 
     Source: Kantorovich duality; the certificate is derived in docs/theory.md, G5.
     """
+    if solver is not None and not isinstance(solver, AbstractSolver):
+        raise ValueError(f"solver must be Line(), Assignment() or NetworkSimplex(), got {solver!r}")
     posed = problem(mu, nu)
     chosen, reason = (solver, "as asked") if solver is not None else choose(posed)
     plan, potential = chosen.solve(posed)

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.float64
 
 
 TOKENS = ma.EmpiricalMeasure(ma.Token(jnp.arange(3.0), jnp.ones((3, 2))))
+BATCH = jax.vmap(ma.EmpiricalMeasure)(jnp.ones((2, 3, 2)))
 
 
 def cloud(seed, n, d, weighted=False):
@@ -81,6 +82,41 @@ def test_equal_measures_are_at_distance_zero_with_coincident_points():
     solution = w1(mu, ma.EmpiricalMeasure(points[::-1].copy()))
     assert solution.value == 0
     assert solution.lower == 0
+
+
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("n", [1, 3, 5, 50])
+def test_a_measure_is_at_distance_zero_from_itself_however_it_is_written(n, d):
+    for mu in (cloud(n, n, d), cloud(n, n, d, weighted=True)):
+        order = np.random.default_rng(0).permutation(n)
+        shuffled = ma.weighted(np.asarray(mu.points)[order], np.asarray(mu.weights)[order])
+        for same in (mu, shuffled, ma.mixture([mu, shuffled])):
+            solution = w1(mu, same)
+            assert solution.lower == 0
+            assert solution.upper <= 1e-12
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_a_tiny_shift_is_certified_to_the_resolution_of_float64(d):
+    mu = cloud(18, 20, d)
+    shift = 1e-7 * np.eye(d)[0]
+    solution = w1(mu, ma.EmpiricalMeasure(np.asarray(mu.points) + shift))
+    assert abs(solution.value - 1e-7) <= 1e-15
+    assert solution.lower <= 1e-7 <= solution.upper
+    assert solution.gap <= 1e-12
+
+
+def test_negative_mass_cannot_make_a_plan_too_cheap():
+    mu, nu = cloud(19, 8, 2), cloud(20, 8, 2)
+    posed, good = problem(mu, nu), w1(mu, nu)
+    i, j = good.plan.rows[:2], good.plan.cols[:2]
+    cycle = Plan(
+        np.concatenate([good.plan.rows, i, i]),
+        np.concatenate([good.plan.cols, j, j[::-1]]),
+        np.concatenate([good.plan.mass, [1.0, 1.0], [-1.0, -1.0]]),
+    )
+    with pytest.raises(TransportError):
+        certify(posed, cycle, good.potentials[0], "broken", tol=1e-9)
 
 
 def test_atoms_without_mass_do_not_count():
@@ -147,6 +183,10 @@ def test_float32_measures_are_compared_in_float64():
         (lambda: jax.jit(lambda m: w1(m, m).value)(cloud(0, 3, 2)), "outside"),
         (lambda: w1(cloud(0, 3, 2), cloud(1, 4, 2), solver=Assignment()), "NetworkSimplex"),
         (lambda: w1(cloud(0, 3, 2), cloud(1, 4, 2), solver=Line()), "dimension 2"),
+        (
+            lambda: problem(cloud(0, 3, 2), jax.vmap(ma.EmpiricalMeasure)(jnp.ones((2, 3, 2)))),
+            "batch",
+        ),
         (lambda: w1(cloud(0, 20_000, 2, True), cloud(1, 20_000, 2, True)), "20000"),
     ],
 )
