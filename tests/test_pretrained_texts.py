@@ -45,6 +45,16 @@ def test_smollm2_reads_texts_as_byte_pair_encoding_from_its_tables():
 
 
 @needs_smollm2
+def test_decoding_the_ids_of_a_text_gives_the_text_back_and_the_next_word_can_be_read():
+    model, text = smollm2(), "The capital of France is"
+    ids = model.ids(text)
+    assert model.decode(ids) == text
+    assert model.decode(ids[-1]) == " is"
+    mu = model.tokens(text) @ ma.Stack(model.layers)
+    assert model.decode(jnp.argmax(model.logits(mu)[-1])) == " Paris"
+
+
+@needs_smollm2
 @needs_minilm
 def test_words_say_what_each_token_stands_for():
     assert minilm().words("Unbelievably muddy")[1:3] == ["un", "##bel"]

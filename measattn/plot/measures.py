@@ -118,7 +118,7 @@ def _dots(
     crowd = weights.sum() ** 2 / (weights**2).sum()
     area = LARGEST_DOT * weights / weights.max() / max(1.0, crowd / 12.0)
     axes.scatter(
-        points[:, 0], points[:, 1], s=np.maximum(area, 1.0), color=colour, alpha=0.85,
+        points[:, 0], points[:, 1], s=np.maximum(area, 4.0), color=colour, alpha=0.85,
         edgecolors=PAPER, linewidths=0.5, label=label, zorder=3,
     )  # fmt: skip
 

@@ -47,17 +47,30 @@ class Tokenizer:
             for i, token in zip(encoded.ids, encoded.tokens, strict=True)
         ]
 
+    def decode(self, ids: Any) -> str:
+        """The text that ids stand for, special tokens included.
+
+        Raises:
+            ValueError: there is no tokenizer.
+        """
+        self._need_encoder()
+        ids = np.atleast_1d(np.asarray(ids)).tolist()
+        return self._encoder.decode(ids, skip_special_tokens=False)
+
     def _encode(self, text: Any) -> Any:
-        if self._encoder is None:
-            raise ValueError(
-                f"{self.lacking}; add the file, or tokenize elsewhere and pass the ids to "
-                ".embed(ids), which gives the same measure"
-            )
+        self._need_encoder()
         if not isinstance(text, str):
             raise ValueError(
                 f"text must be a str, got {type(text).__name__}; for token ids use .embed(ids)"
             )
         return self._encoder.encode(text)
+
+    def _need_encoder(self) -> None:
+        if self._encoder is None:
+            raise ValueError(
+                f"{self.lacking}; add the file, or tokenize elsewhere and pass the ids to "
+                ".embed(ids), which gives the same measure"
+            )
 
 
 def tokenizer_file(path: Path) -> Tokenizer:

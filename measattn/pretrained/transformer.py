@@ -108,6 +108,14 @@ class Transformer(eqx.Module):
         """
         return self.tokenizer.words(text)
 
+    def decode(self, ids: Any) -> str:
+        """The text that one or several token ids stand for, such as the argmax of `logits`.
+
+        Raises:
+            ValueError: the checkpoint came without a tokenizer.
+        """
+        return self.tokenizer.decode(ids)
+
     def tokens(self, text: str, dtype: Any = None) -> EmpiricalMeasure:
         """The uniform measure on the embedded tokens of a text: what enters layer 0.
 

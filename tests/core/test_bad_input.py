@@ -30,7 +30,7 @@ NAN, INF = float("nan"), float("inf")
 )
 def test_points_that_are_not_finite_are_refused(make, bad):
     with pytest.raises(
-        ValueError, match="(points|values) must be finite.*NaN or infinite.*drop or repair"
+        ValueError, match="(points|keys|values) must be finite.*NaN or infinite.*drop or repair"
     ):
         make([[bad, 1.0], [2.0, 3.0]])
 

@@ -20,17 +20,12 @@ TILES = [(1, 1), (3, 4), (7, 11), (2, 100)]
 @pytest.fixture(params=TILES, ids=str)
 def tiles(request, monkeypatch):
     monkeypatch.setattr(tiling, "TILES", {jax.default_backend(): request.param})
-    jax.clear_caches()
-    yield request.param
-    jax.clear_caches()
+    return request.param
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
     monkeypatch.setattr(tiling, "TILES", {jax.default_backend(): (3, 4)})
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 def streamed(x, y, log_w, v, matrix):
@@ -52,6 +47,18 @@ def test_means_and_normalisers_do_not_depend_on_the_tiles(tiles):
     assert_close(mean, oracles.attention(logits, VALUES, WEIGHTS))
     total = float64(WEIGHTS).sum()
     assert_close(log_z, oracles.log_normaliser(logits, WEIGHTS) + np.log(total))
+
+
+def test_the_score_never_sees_more_than_a_tile(tiles):
+    seen = set()
+
+    def score(x, y):
+        seen.add((len(x), len(y)))
+        return x @ y.T
+
+    jax.grad(lambda x: tiling.softmax_mean(score, x, Y, jnp.log(WEIGHTS), VALUES)[0].sum())(X)
+    assert max(rows for rows, _ in seen) == min(tiles[0], N)
+    assert max(columns for _, columns in seen) == min(tiles[1], M)
 
 
 def test_derivatives_do_not_depend_on_the_tiles(tiles):

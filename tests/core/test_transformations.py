@@ -147,7 +147,8 @@ def test_transport_under_jit_vmap_and_grad_is_the_eager_one(layer):
     for leaf in jax.tree.leaves(slope):
         assert np.isfinite(leaf).all()
     both = jax.tree.map(lambda a: jnp.stack([a, a]), mu)
-    assert_close(jax.vmap(reduced, in_axes=(0, None))(both, layer), [expected] * 2, scale=10)
+    batch = jax.jit(jax.vmap(reduced, in_axes=(0, None)))(both, layer)
+    assert_close(batch, [expected] * 2, scale=10)
 
 
 TRACE_CASES = {
