@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,18 @@ def probe(mode: str, n: int, d: int) -> float:
     out = jax.block_until_ready(jax.jit(modes[mode])(x, u))
     if out.shape != (n, d) or not bool(jnp.all(jnp.isfinite(out))):
         raise SystemExit(f"{mode} returned {out.shape} with non-finite entries")
+    return peak_memory()
+
+
+def peak_memory() -> float:
+    """The peak resident memory of this process, in GiB.
+
+    Read from /proc where there is one: getrusage counts, across exec, the parent that forked us.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if "VmHWM" in line)
+        return int(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -194,7 +194,7 @@ def test_a_kernel_of_another_dimension_is_refused_by_name(layer):
 
 
 def test_unlike_query_and_key_maps_are_refused():
-    with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match="one dimension, got matrices with 2 and 3 rows"):
         ma.dirac([1.0, 2.0]) @ ma.SelfAttention(ma.Bilinear(np.ones((2, 2)), np.ones((3, 2))))
 
 
@@ -238,6 +238,11 @@ def test_an_additive_readout_of_the_wrong_length_is_refused(readout):
 def test_what_is_static_is_refused_at_construction(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_potential_that_returns_a_condition_is_told_what_to_return():
+    with pytest.raises(ValueError, match=r"booleans.*jnp.where\(condition, 0.0, -jnp.inf\)"):
+        ma.attention(GOOD, GOOD, GOOD, potential=lambda x, y: x[0] < y[0])
 
 
 def test_heads_of_unlike_shapes_are_refused():

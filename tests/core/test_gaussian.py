@@ -31,6 +31,11 @@ def tiles(request, monkeypatch):
     monkeypatch.setattr(tiling, "TILES", {jax.default_backend(): request.param})
 
 
+@pytest.fixture
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(tiling, "TILES", {jax.default_backend(): (7, 9)})
+
+
 def rounding(x):
     """What one rounding of the result's size is worth: all arithmetic is on differences."""
     return 64 * float(jnp.finfo(x.dtype).eps)
@@ -58,7 +63,7 @@ def test_displacements_by_attention_far_from_the_origin_are_right(tiles, spread)
 
 
 @pytest.mark.parametrize("spread", SPREADS)
-def test_the_gradient_far_from_the_origin_is_right(tiles, spread):
+def test_the_gradient_far_from_the_origin_is_right(small_tiles, spread):
     x = cloud(spread)
 
     def energy(x):
@@ -89,7 +94,7 @@ def test_the_matrix_product_without_centring_would_cancel():
     assert np.abs(float64(naive) - expected).max() > 1
 
 
-@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("spread", [SPREADS[0], SPREADS[-1]])
 def test_the_derivative_in_sigma_far_from_the_origin_is_right(spread):
     x = cloud(spread)
     wide = float64(x)
@@ -107,7 +112,7 @@ def test_the_derivative_in_sigma_far_from_the_origin_is_right(spread):
     assert_close(got, expected, scale=max(10.0, abs(expected)))
 
 
-@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("spread", [SPREADS[0], SPREADS[-1]])
 def test_a_hessian_vector_product_far_from_the_origin_is_that_of_float64(spread):
     x = cloud(spread, n=12, d=2)
     u = jnp.asarray(np.random.default_rng(1).normal(size=x.shape), jnp.float32)

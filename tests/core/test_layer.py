@@ -177,19 +177,21 @@ def test_an_encoder_and_decoder_block_is_the_paper_s():
     assert_close((TOKENS @ block).points.state, y)
 
 
-def test_a_deep_stack_under_jit_and_grad_is_the_eager_one():
+def test_a_deep_stack_under_jit_is_the_eager_one():
+    stack = ma.pre_norm([ATTENTION, ma.FeedForward(UP, DOWN, gelu)] * 2, [ma.LayerNorm(G, B)] * 4)
+    eager = (MU @ stack).points
+    assert_close(jax.jit(lambda mu, stack: mu @ stack)(MU, stack).points, float64(eager))
+
+
+@pytest.mark.float64
+def test_the_gradient_of_a_deep_stack_is_a_difference_quotient():
     stack = ma.pre_norm([ATTENTION, ma.FeedForward(UP, DOWN, gelu)] * 2, [ma.LayerNorm(G, B)] * 4)
 
-    def energy(points, stack):
+    @jax.jit
+    def energy(points):
         return jnp.sum(jnp.sin((ma.EmpiricalMeasure(points) @ stack).points))
 
-    eager = energy(X, stack)
-    value, slope = jax.jit(jax.value_and_grad(energy))(X, stack)
-    assert_close(value, float(eager), scale=N * D)
-    step = 1e-2 if slope.dtype == jnp.float32 else 1e-5
-    direction = normal(13, N, D)
-    difference = energy(X + step * direction, stack) - energy(X - step * direction, stack)
-    expected = float(jnp.vdot(slope, direction))
-    assert (
-        abs(float(difference) / (2 * step) - expected) <= 0.5 * step * abs(expected) + 0.01 * step
-    )
+    step, direction = 1e-5, normal(13, N, D)
+    slope = float(jnp.vdot(jax.grad(energy)(X), direction))
+    difference = energy(X + step * direction) - energy(X - step * direction)
+    assert abs(float(difference) / (2 * step) - slope) <= 1e-6 * abs(slope)

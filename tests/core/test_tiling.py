@@ -102,6 +102,7 @@ def test_forward_over_reverse_over_all_arguments_is_that_of_the_dense_softmax(sm
         assert_close(a, float64(b), scale=max(1, float(jnp.abs(b).max())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["reverse over reverse", "reverse over forward"])
 def test_reverse_mode_over_either_mode_is_forward_over_reverse(small_tiles, mode):
     u = DIRECTIONS[0]
