@@ -126,17 +126,17 @@ class CrossAttention(AbstractAttention):
     Args:
         potential: $\log G(x, y)$, x a point of the measure that moves, y a point of the memory.
         value: $v$ on the states of the memory; the identity if None.
-        memory: the measure $\nu$ of the memory.
+        memory: the measure $\nu$ of the memory, or an array of points.
     """
 
     potential: AbstractPotential
     value: Callable
     memory: EmpiricalMeasure
 
-    def __init__(self, potential: Any, value: Any, memory: EmpiricalMeasure):
+    def __init__(self, potential: Any, value: Any, memory: Any):
         self.potential = as_potential(potential)
         self.value = Identity() if value is None else as_map(value)
-        self.memory = memory
+        self.memory = memory if isinstance(memory, EmpiricalMeasure) else EmpiricalMeasure(memory)
 
     @property
     def masks(self) -> bool:
@@ -161,17 +161,24 @@ class MultiHead(AbstractAttention):
 
     def __init__(self, heads: Sequence[AbstractAttention], output: Any = None):
         heads = tuple(heads)
-        structures = {
-            str(jax.tree.map(jnp.shape, jax.tree.leaves(head))) + str(jax.tree.structure(head))
-            for head in heads
-        }
-        if len(structures) != 1:
+        if not heads:
+            raise ValueError("heads must hold at least one head, got none")
+        for head in heads:
+            if not isinstance(head, AbstractAttention):
+                raise ValueError(
+                    f"heads must be SelfAttention or CrossAttention kernels, got a "
+                    f"{type(head).__name__}"
+                )
+        arrays, rest = zip(*(eqx.partition(head, eqx.is_array) for head in heads), strict=True)
+        forms = [(jax.tree.map(jnp.shape, a), r) for a, r in zip(arrays, rest, strict=True)]
+        unlike = sum(not eqx.tree_equal(form, forms[0]) for form in forms)
+        if unlike:
             raise ValueError(
-                f"heads must be at least one head, all of one structure with arrays of one shape, "
-                f"got {len(heads)} heads of {len(structures)} structures; for unlike heads add "
-                "several MultiHead kernels"
+                "heads must be all of one structure with arrays of one shape, got "
+                f"{unlike} of {len(heads)} heads unlike the first; put unlike heads into several "
+                "MultiHead kernels"
             )
-        self.heads = jax.tree.map(lambda *a: jnp.stack([jnp.asarray(x) for x in a]), *heads)
+        self.heads = eqx.combine(jax.tree.map(lambda *a: jnp.stack(a), *arrays), rest[0])
         self.output = Identity() if output is None else as_map(output)
         self.count = len(heads)
 
@@ -179,7 +186,8 @@ class MultiHead(AbstractAttention):
         """One of the heads, counted from 0."""
         if not 0 <= index < self.count:
             raise ValueError(f"index must be from 0 to {self.count - 1}, got {index}")
-        return jax.tree.map(lambda a: a[index], self.heads)
+        arrays, rest = eqx.partition(self.heads, eqx.is_array)
+        return eqx.combine(jax.tree.map(lambda a: a[index], arrays), rest)
 
     @property
     def masks(self) -> bool:
@@ -188,9 +196,10 @@ class MultiHead(AbstractAttention):
     def evaluate(self, mu: EmpiricalMeasure, block: PyTree) -> Outputs:
         # all heads at once while their logits are small together, else one after the other
         together = count(block) * mu.size * self.count <= 2**22
+        arrays, rest = eqx.partition(self.heads, eqx.is_array)
         out, log_z = jax.lax.map(
-            lambda head: head.evaluate(mu, block),
-            self.heads,
+            lambda a: eqx.combine(a, rest).evaluate(mu, block),
+            arrays,
             batch_size=self.count if together else None,
         )
         joined = jnp.moveaxis(out, 0, 1).reshape(out.shape[1], -1)

@@ -22,7 +22,7 @@ from measattn.checks import ensure
 from measattn.kernel import AbstractMarkovKernel
 from measattn.maps import Identity, as_map
 from measattn.measure import EmpiricalMeasure, integrate, measure, normalise
-from measattn.points import one_row, state
+from measattn.points import count, one_row, state
 from measattn.potential import AbstractPotential, as_potential, refuse_indicator, stream
 
 NO_MASS = (
@@ -117,6 +117,11 @@ def stream_average(
     Raises:
         ValueError: a mask leaves no mass at a query.
     """
+    if count(values) != mu.size:
+        raise ValueError(
+            f"there must be one value for each of {mu.size} keys, got {count(values)}; a function "
+            "that is averaged maps a block of points to a block of values"
+        )
     flat, restore = _flat_rows(jax.tree.map(lambda v: v.astype(mu.dtype), values))
     out, log_z = stream(potential, queries, mu.points, normalise(mu.log_weights), flat)
     if potential.masks:

@@ -8,7 +8,7 @@ made by `jax.vmap`.
 Source: the empirical measures m(K) of [VBT20], Section on the measure-theoretic model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -210,13 +210,15 @@ def dirac(x: PyTree) -> EmpiricalMeasure:
     return EmpiricalMeasure(one_row(x))
 
 
-def mixture(measures: Sequence[EmpiricalMeasure], weights: Any = None) -> EmpiricalMeasure:
+def mixture(measures: Any, weights: Any = None) -> EmpiricalMeasure:
     r"""The mixture $\sum_k \lambda_k \mu_k$; its atoms are those of all $\mu_k$ in their order.
 
     Args:
         measures: measures on the same space.
         weights: $\lambda_k \ge 0$, one for each measure; equal by default.
     """
+    if isinstance(measures, EmpiricalMeasure):
+        raise ValueError("measures must be a sequence of measures, got one measure: write [mu, nu]")
     if len(measures) == 0:
         raise ValueError("measures must hold at least one measure, got an empty sequence")
     dimensions = [mu.dimension for mu in measures]

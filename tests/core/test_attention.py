@@ -1,5 +1,6 @@
 """Attention against NumPy, and its invariances as a map of measures."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,6 +156,42 @@ def test_cross_attention_reads_keys_and_values_off_the_memory(queries, memory):
     assert_close(out.weights, float64(mu.weights))
 
 
+def network(seed):
+    return eqx.nn.MLP(D, V, 4, 1, key=jax.random.key(seed))
+
+
+def test_a_network_may_be_a_value_map_and_be_trained():
+    mu = ma.weighted(K, WEIGHTS)
+
+    def energy(layer):
+        return jnp.sum(jnp.sin((mu @ layer).points))
+
+    layer = ma.SelfAttention(ma.DotProduct(), network(0))
+    values = float64(jax.vmap(network(0))(K))
+    assert_close((mu @ layer).points, oracles.attention(k @ k.T, values, w))
+    slope = eqx.filter_grad(energy)(layer).value.layers[-1].bias
+    # a constant added to all values is added to the output
+    assert_close(slope, np.cos(oracles.attention(k @ k.T, values, w)).sum(0))
+
+
+def test_heads_may_hold_networks():
+    mu = ma.weighted(K, WEIGHTS)
+    heads = [ma.SelfAttention(ma.DotProduct(), network(h)) for h in (0, 1)]
+    joined = np.concatenate([float64((mu @ head).points) for head in heads], axis=1)
+    assert_close((mu @ ma.MultiHead(heads)).points, joined)
+
+
+def test_a_memory_may_be_given_as_points():
+    got = ma.EmpiricalMeasure(Q) @ ma.CrossAttention(ma.DotProduct(), None, K)
+    assert_close(got.points, oracles.attention(q @ k.T, k))
+
+
+def test_attention_on_arrays_is_batched_by_vmap():
+    batch = [jnp.stack([a, -a]) for a in (Q, K, VALUES)]
+    got = jax.vmap(ma.attention)(*batch)
+    assert_close(got[1], -oracles.attention(q @ k.T / np.sqrt(D), v))
+
+
 def test_several_heads_are_the_output_map_of_the_heads_side_by_side():
     heads = [
         ma.SelfAttention(
@@ -266,3 +303,28 @@ def test_attention_of_a_normal_law_is_the_closed_form(sigma):
     gaussian = ma.SelfAttention(ma.Gaussian(3.0)).at(mu)(x).points[0]
     gain = covariance @ np.linalg.inv(covariance + 9.0 * np.eye(2))
     np.testing.assert_allclose(gaussian, b + gain @ (float64(x) - b), rtol=1e-5)
+
+
+def test_heads_may_hold_modules_with_leaves_that_are_no_arrays():
+    heads = [
+        ma.SelfAttention(ma.DotProduct(0.5), eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(i)))
+        for i in range(2)
+    ]
+    mu = ma.EmpiricalMeasure(normal(0, 5, 3))
+    joined = (mu @ ma.MultiHead(heads)).points
+    apart = jnp.concatenate([(mu @ head).points for head in heads], axis=1)
+    assert_close(joined, apart)
+
+
+def test_cross_attention_takes_an_array_as_memory():
+    x, y = normal(0, 5, 3), normal(1, 7, 3)
+    mu = ma.EmpiricalMeasure(x)
+    array = mu @ ma.CrossAttention(ma.DotProduct(0.5), None, y)
+    law = mu @ ma.CrossAttention(ma.DotProduct(0.5), None, ma.EmpiricalMeasure(y))
+    assert_close(array.points, law.points)
+
+
+def test_a_function_of_one_point_is_refused_where_blocks_are_averaged():
+    kernel = ma.SoftmatchKernel(ma.DotProduct(), normal(0, 7, 3))
+    with pytest.raises(ValueError, match="one value for each of 7 keys"):
+        kernel.average(lambda p: p[0], normal(1, 5, 3))

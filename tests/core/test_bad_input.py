@@ -245,9 +245,40 @@ def test_a_potential_that_returns_a_condition_is_told_what_to_return():
         ma.attention(GOOD, GOOD, GOOD, potential=lambda x, y: x[0] < y[0])
 
 
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (
+            lambda mu: mu @ ma.SelfAttention(lambda x, y: x * y),
+            r"one number for two points.*\(2,\)",
+        ),
+        (lambda mu: mu @ ma.SelfAttention(ma.DotProduct(), lambda x: x[0]), r"return.*got \(\)"),
+        (lambda mu: mu @ ma.Deterministic(lambda x: x[0]), r"return.*got \(\)"),
+        (lambda mu: ma.pushforward(lambda x: x[0], mu), r"return.*got \(\)"),
+        (lambda mu: ma.EmpiricalMeasure(mu), "got a EmpiricalMeasure"),
+    ],
+)
+def test_what_returns_or_is_the_wrong_thing_is_refused_where_it_is_used(use, words):
+    with pytest.raises(ValueError, match=words):
+        use(ma.EmpiricalMeasure(GOOD))
+
+
+@pytest.mark.parametrize("use", [ma.mean, ma.covariance, lambda mu: mu.weights])
+def test_a_batch_of_measures_is_never_taken_for_one_measure(use):
+    batch = jax.vmap(ma.EmpiricalMeasure)(normal(0, 4, 3, 2))
+    with pytest.raises((ValueError, TypeError)):
+        use(batch)
+
+
+def test_values_that_do_not_belong_to_the_keys_are_refused():
+    kernel = ma.SoftmatchKernel(ma.DotProduct(), np.ones((4, 2)))
+    with pytest.raises((ValueError, TypeError)):
+        kernel.average(lambda points: points[0], jnp.ones((3, 2)))
+
+
 def test_heads_of_unlike_shapes_are_refused():
     heads = [ma.SelfAttention(ma.DotProduct(), np.ones((e, 2))) for e in (1, 2)]
-    with pytest.raises(ValueError, match="all of one structure.*2 heads of 2 structures"):
+    with pytest.raises(ValueError, match="all of one structure.*1 of 2 heads unlike"):
         ma.MultiHead(heads)
 
 

@@ -1,6 +1,7 @@
 """Every public object passes through plain jax.jit, vmap, grad and flattening."""
 
 import inspect
+import pickle
 
 import equinox as eqx
 import jax
@@ -123,6 +124,11 @@ def test_leaves_that_are_not_arrays_are_no_obstacle_to_tree_transformations(thin
     repr(shapes)
     assert jax.tree.structure(shapes) == jax.tree.structure(thing)
     repr(jax.tree.map(lambda a: "leaf", thing))
+
+
+@pytest.mark.parametrize("thing", [MU, TOKENS, ATTENTION, ma.MultiHead([ATTENTION, ATTENTION])])
+def test_measures_and_layers_can_be_sent_to_other_processes(thing):
+    assert same(pickle.loads(pickle.dumps(thing)), thing)
 
 
 LAYERS = [
