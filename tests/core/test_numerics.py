@@ -49,6 +49,14 @@ def test_the_derivative_keeps_its_tail(f, mode):
     assert_close(got, DEEP_TAIL * SIGNS)
 
 
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_the_derivative_of_the_log_weights_keeps_its_tail(mode):
+    small = float(np.exp(-DEEP) / (1 + np.exp(-DEEP)))
+    got = mode(lambda a: ma.EmpiricalMeasure(jnp.eye(2), a).log_weights)(jnp.asarray([DEEP, 0.0]))
+    assert_close(got[0], [small, -small])
+    assert_close(got[1], [small - 1, 1 - small])
+
+
 @pytest.mark.float64
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
 @pytest.mark.parametrize("f", [tilt, attend])

@@ -15,7 +15,8 @@ X, Y = normal(0, N, D), normal(1, M, D)
 Q, K = normal(2, E, D), normal(3, E, D)
 B, C = normal(4, E), normal(5, E)
 W, A = normal(6, E), normal(7, D, D)
-S, T = 3 * normal(8, N), 3 * normal(9, M)
+S, T = jnp.round(3 * normal(8, N)), jnp.round(3 * normal(9, M))
+T = T.at[:2].set(S[:2])  # a token sees what is at its own position
 x, y, q, k, b, c, w, a, s, t = map(float64, (X, Y, Q, K, B, C, W, A, S, T))
 
 

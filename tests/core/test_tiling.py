@@ -8,7 +8,7 @@ import pytest
 import measattn as ma
 from measattn import tiling
 from tests import oracles
-from tests.core.closeness import assert_close, float64, normal, uniform
+from tests.core.closeness import X64, assert_close, float64, normal, uniform
 
 N, M, D = 7, 11, 3
 X, Y, VALUES, WEIGHTS = normal(0, N, D), normal(1, M, D), normal(2, M, 2), uniform(3, M)
@@ -78,6 +78,23 @@ def energy(f):
         return jnp.sum(jnp.sin(mean)) + jnp.sum(jnp.cos(log_z))
 
     return of
+
+
+@pytest.mark.parametrize("large", [0, 1, 2])
+def test_the_tail_of_the_derivative_survives_wherever_the_largest_logit_is(monkeypatch, large):
+    monkeypatch.setattr(tiling, "TILES", {jax.default_backend(): (1, 1)})
+    depth = 40.0 if X64 else 20.0
+    logits = jnp.zeros(3).at[large].set(depth)
+
+    def weights(logits):
+        one = jnp.ones((1, 1))
+        return streamed(one, logits[:, None], jnp.zeros(3), jnp.eye(3), jnp.ones((1, 1)))[0][0]
+
+    small = float(np.exp(-depth) / (1 + 2 * np.exp(-depth)))
+    got = float64(jax.jit(jax.jacrev(weights))(logits))[large]
+    expected = np.full(3, -small * (1 - 2 * small))
+    expected[large] = 2 * small * (1 - 2 * small)
+    assert_close(jnp.asarray(got), expected)
 
 
 @pytest.mark.parametrize("argument", [0, 1, 4], ids=["queries", "keys", "closure"])
