@@ -8,6 +8,7 @@ import pytest
 import measattn as ma
 from tests import oracles
 from tests.core.closeness import assert_close, float64, normal, uniform
+from tests.core.compiled import grad, hessian, jacfwd, jacrev
 
 M, D, V = 5, 3, 2
 X, Y, W = normal(0, D), normal(1, M, D), uniform(2, M)
@@ -26,7 +27,7 @@ def bilinear(x, y):
     return x @ A @ y
 
 
-@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize("mode", [jacfwd, jacrev])
 def test_the_derivative_in_the_query_is_the_covariance_of_the_keys(mode):
     got = mode(lambda x: output(bilinear, x))(X)
     assert_close(got, v @ oracles.covariance(y, P) @ a.T)
@@ -35,12 +36,12 @@ def test_the_derivative_in_the_query_is_the_covariance_of_the_keys(mode):
 @pytest.mark.parametrize("sigma", [0.5, 2.0])
 def test_the_derivative_of_gaussian_attention_in_the_query_is_the_scaled_covariance(sigma):
     p = oracles.softmatch(oracles.gaussian_logits(x[None], y, sigma)[0], w)
-    got = jax.jacrev(lambda x: output(ma.Gaussian(sigma), x))(X)
+    got = jacrev(lambda x: output(ma.Gaussian(sigma), x))(X)
     assert_close(got, v @ oracles.covariance(y, p) / sigma**2)
 
 
 def test_the_derivative_in_a_key_is_the_wasserstein_derivative_times_its_weight():
-    got = jax.jacrev(lambda keys: output(bilinear, X, ma.weighted(keys, W)))(Y)
+    got = jacrev(lambda keys: output(bilinear, X, ma.weighted(keys, W)))(Y)
     centred = y - P @ y
     for j in range(M):
         expected = P[j] * v @ (np.eye(D) + np.outer(centred[j], a.T @ x))
@@ -48,7 +49,7 @@ def test_the_derivative_in_a_key_is_the_wasserstein_derivative_times_its_weight(
 
 
 def test_the_derivative_in_the_matrix_of_the_score_is_a_covariance():
-    got = jax.jacrev(lambda a: output(lambda x, y: x @ a @ y, X))(A)
+    got = jacrev(lambda a: output(lambda x, y: x @ a @ y, X))(A)
     expected = np.einsum("ve,ed,c->vcd", v, oracles.covariance(y, P), x)
     assert_close(got, expected)
 
@@ -56,8 +57,8 @@ def test_the_derivative_in_the_matrix_of_the_score_is_a_covariance():
 def test_the_derivative_in_the_inverse_temperature_is_the_covariance_with_the_score():
     p = oracles.softmatch(0.6 * y @ x, w)
     expected = v @ oracles.covariance(y, p, (y @ x)[:, None])[:, 0]
-    assert_close(jax.jacfwd(lambda s: output(ma.DotProduct(s), X))(0.6), expected)
-    assert_close(jax.jacrev(lambda s: output(ma.DotProduct(s), X))(0.6), expected)
+    assert_close(jacfwd(lambda s: output(ma.DotProduct(s), X))(0.6), expected)
+    assert_close(jacrev(lambda s: output(ma.DotProduct(s), X))(0.6), expected)
 
 
 def test_the_derivative_in_the_bandwidth_is_that_of_a_complex_step():
@@ -65,12 +66,12 @@ def test_the_derivative_in_the_bandwidth_is_that_of_a_complex_step():
         logits = -((x - y) ** 2).sum(-1) / (2 * sigma**2)
         return oracles.softmatch(logits, w) @ y @ v.T
 
-    got = jax.jacrev(lambda s: output(ma.Gaussian(s), X))(0.8)
+    got = jacrev(lambda s: output(ma.Gaussian(s), X))(0.8)
     assert_close(got, oracles.directional(reference, 0.8, 1.0))
 
 
 def test_the_second_derivative_in_the_query_is_the_third_cumulant():
-    got = jax.hessian(lambda x: ma.SelfAttention(ma.DotProduct()).at(NU)(x).points[0])(X)
+    got = hessian(lambda x: ma.SelfAttention(ma.DotProduct()).at(NU)(x).points[0])(X)
     p = oracles.softmatch(y @ x, w)
     centred = y - p @ y
     assert_close(got, np.einsum("j,ja,jb,jc->abc", p, centred, centred, centred), scale=5)
@@ -80,13 +81,13 @@ def test_derivatives_in_the_log_weights_are_centred_and_sum_to_zero():
     def f(log_weights):
         return output(bilinear, X, ma.EmpiricalMeasure(Y, log_weights))
 
-    got = jax.jacrev(f)(jnp.log(W))
+    got = jacrev(f)(jnp.log(W))
     assert_close(got, (P[:, None] * (y - P @ y) @ v.T).T)
     assert_close(jnp.sum(got, axis=1), np.zeros(V), scale=1)
 
 
 def test_derivatives_in_the_weights_are_those_of_the_normalised_law():
-    got = jax.jacrev(lambda w: output(bilinear, X, ma.weighted(Y, w)))(W)
+    got = jacrev(lambda w: output(bilinear, X, ma.weighted(Y, w)))(W)
     assert_close(got, (P[:, None] / w[:, None] * (y - P @ y) @ v.T).T)
 
 
@@ -109,7 +110,7 @@ def test_the_gradient_in_the_scores_is_reversed_attention():
 
 def test_tweedie_gaussian_attention_is_a_step_up_the_smoothed_log_density():
     sigma = 0.7
-    score = jax.grad(lambda x: ma.log_normaliser(ma.Gaussian(sigma), NU, x))(X)
+    score = grad(lambda x: ma.log_normaliser(ma.Gaussian(sigma), NU, x))(X)
     moved = ma.SelfAttention(ma.Gaussian(sigma)).at(NU)(X).points[0]
     assert_close(moved, x + sigma**2 * float64(score), scale=3)
 
@@ -122,7 +123,7 @@ def test_at_a_consensus_the_jacobian_of_self_attention_is_the_mean_times_the_val
     def push(points):
         return (ma.EmpiricalMeasure(points) @ layer).points
 
-    got = jax.jacrev(push)(jnp.broadcast_to(X, (n, D)))
+    got = jacrev(push)(jnp.broadcast_to(X, (n, D)))
     expected = np.einsum("ij,ab->iajb", np.full((n, n), 1 / n), float64(value))
     assert_close(got, expected, scale=10)
 
@@ -134,8 +135,8 @@ def test_the_jacobian_of_self_attention_is_that_of_a_complex_step():
     def push(points):
         return (ma.weighted(points, W) @ ma.SelfAttention(bilinear, VALUE)).points
 
-    assert_close(jax.jacrev(push)(Y), oracles.jacobian(reference, y))
-    assert_close(jax.jacfwd(push)(Y), oracles.jacobian(reference, y))
+    assert_close(jacrev(push)(Y), oracles.jacobian(reference, y))
+    assert_close(jacfwd(push)(Y), oracles.jacobian(reference, y))
 
 
 def test_the_weights_after_softmatch_can_be_differentiated():
@@ -146,7 +147,7 @@ def test_the_weights_after_softmatch_can_be_differentiated():
         return oracles.softmatch(queries @ y.T, w).mean(0)
 
     queries = normal(9, 4, D)
-    got = jax.jacrev(f)(queries)
+    got = jacrev(f)(queries)
     assert_close(got, oracles.jacobian(reference, float64(queries)))
     assert_close(jnp.sum(got, axis=0), np.zeros((4, D)), scale=1)
 
@@ -155,8 +156,8 @@ def test_the_gradient_of_a_whole_measure_is_a_measure_of_gradients():
     def energy(mu):
         return jnp.sum(jnp.sin((mu @ ma.SelfAttention(bilinear, VALUE)).points))
 
-    slope = jax.grad(energy)(NU)
-    by_parts = jax.grad(lambda y, l: energy(ma.EmpiricalMeasure(y, l)), argnums=(0, 1))
+    slope = grad(energy)(NU)
+    by_parts = grad(lambda y, l: energy(ma.EmpiricalMeasure(y, l)), argnums=(0, 1))
     points, log_weights = by_parts(NU.points, NU.log_weights)
     assert_close(slope.points, float64(points))
     assert_close(slope.log_weights, float64(log_weights), scale=1)
@@ -168,7 +169,7 @@ def test_the_gradient_of_a_whole_layer_is_a_layer_of_gradients():
     def energy(layer):
         return jnp.sum(jnp.sin((NU @ layer).points))
 
-    slope = jax.grad(energy)(layer)
+    slope = grad(energy)(layer)
 
     def reference(matrix):
         logits = 0.5 * y @ matrix.T @ y.T
@@ -190,7 +191,7 @@ def test_layers_can_be_scanned_over_and_differentiated():
         stack = ma.Stack(ma.SelfAttention(ma.DotProduct(s)) for s in scales)
         return jnp.sum(jnp.sin(ma.mean(NU @ stack)))
 
-    assert_close(jax.grad(energy)(layers).potential.scale, float64(jax.grad(unrolled)(scales)))
+    assert_close(grad(energy)(layers).potential.scale, float64(grad(unrolled)(scales)))
 
 
 def test_potentials_can_be_batched_over_their_bandwidth():
@@ -208,7 +209,7 @@ def test_masks_and_causality_pass_through_derivatives():
         return (ma.EmpiricalMeasure(ma.Token(positions, states)) @ layer).points.state
 
     seen = np.tril(np.ones((M, M), bool))
-    got = jax.jit(jax.jacrev(push))(Y)
+    got = jacrev(push)(Y)
 
     def reference(states):
         scores = states @ a @ states.T
@@ -233,5 +234,5 @@ def test_several_heads_are_differentiated_together():
         return np.concatenate(outs, axis=1) @ float64(output_map).T
 
     layer = ma.MultiHead(heads, output_map)
-    got = jax.jacrev(lambda points: (ma.EmpiricalMeasure(points) @ layer).points)(Y)
+    got = jacrev(lambda points: (ma.EmpiricalMeasure(points) @ layer).points)(Y)
     assert_close(got, oracles.jacobian(reference, y))

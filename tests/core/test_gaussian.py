@@ -53,7 +53,7 @@ def test_logits_of_close_points_far_from_the_origin_are_right(spread):
     assert np.abs(np.diag(got)).max() <= 256 * rounding(x)
 
 
-@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("spread", [SPREADS[0], SPREADS[-1]])
 def test_displacements_by_attention_far_from_the_origin_are_right(tiles, spread):
     x = cloud(spread)
     wide = float64(x)

@@ -9,6 +9,7 @@ import measattn as ma
 from measattn import tiling
 from tests import oracles
 from tests.core.closeness import X64, assert_close, float64, normal, uniform
+from tests.core.compiled import grad, jacfwd
 
 N, M, D = 7, 11, 3
 X, Y, VALUES, WEIGHTS = normal(0, N, D), normal(1, M, D), normal(2, M, 2), uniform(3, M)
@@ -56,11 +57,15 @@ def test_the_score_never_sees_more_than_a_tile(tiles):
         seen.add((len(x), len(y)))
         return x @ y.T
 
-    jax.grad(lambda x: tiling.softmax_mean(score, x, Y, jnp.log(WEIGHTS), VALUES)[0].sum())(X)
+    def energy(x):
+        return tiling.softmax_mean(score, x, Y, jnp.log(WEIGHTS), VALUES)[0].sum()
+
+    jax.make_jaxpr(jax.grad(energy))(X)
     assert max(rows for rows, _ in seen) == min(tiles[0], N)
     assert max(columns for _, columns in seen) == min(tiles[1], M)
 
 
+@pytest.mark.parametrize("tiles", [(3, 4), (2, 100)], ids=str, indirect=True)
 def test_derivatives_do_not_depend_on_the_tiles(tiles):
     def both(f):
         tangent = jax.jvp(f, ARGUMENTS, DIRECTIONS)[1]
@@ -97,7 +102,7 @@ def test_the_tail_of_the_derivative_survives_wherever_the_largest_logit_is(monke
     assert_close(jnp.asarray(got), expected)
 
 
-@pytest.mark.parametrize("argument", [0, 1, 4], ids=["queries", "keys", "closure"])
+@pytest.mark.parametrize("argument", [0, 4], ids=["queries", "closure"])
 def test_hessians_are_those_of_the_dense_softmax(small_tiles, argument):
     def hessian(f):
         def of_one(a):
@@ -216,21 +221,25 @@ class TestClosures:
     def reference(matrix):
         return np.sin(oracles.attention(float64(X) @ matrix @ float64(Y).T, VALUES)).sum()
 
-    @pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.checkpoint])
+    @pytest.mark.parametrize(
+        "transform",
+        [lambda f: f, jax.jit, lambda f: jax.jit(jax.checkpoint(f))],
+        ids=["eager", "jit", "checkpoint"],
+    )
     def test_a_matrix_in_a_lambda_can_be_differentiated(self, transform):
         got = transform(jax.grad(lambda a: self.energy(lambda x, y: x @ a @ y)))(A)
         assert_close(got, oracles.jacobian(self.reference, A))
 
     def test_in_forward_mode_too(self):
-        got = jax.jacfwd(lambda a: self.energy(lambda x, y: x @ a @ y))(A)
+        got = jacfwd(lambda a: self.energy(lambda x, y: x @ a @ y))(A)
         assert_close(got, oracles.jacobian(self.reference, A))
 
     def test_in_a_jitted_function_that_is_differentiated_from_outside(self):
         inner = jax.jit(lambda a: jax.jit(lambda b: self.energy(lambda x, y: x @ a @ y * b))(1.0))
-        assert_close(jax.grad(inner)(A), oracles.jacobian(self.reference, A))
+        assert_close(grad(inner)(A), oracles.jacobian(self.reference, A))
 
     def test_for_a_batch_of_matrices(self):
-        both = jax.vmap(jax.grad(lambda a: self.energy(lambda x, y: x @ a @ y)))(jnp.stack([A, -A]))
+        both = jax.vmap(grad(lambda a: self.energy(lambda x, y: x @ a @ y)))(jnp.stack([A, -A]))
         assert_close(both[0], oracles.jacobian(self.reference, A))
         assert_close(both[1], oracles.jacobian(self.reference, -float64(A)))
 
@@ -252,9 +261,8 @@ class TestClosures:
             ).sum(),
             A,
         )
-        for transform in (jax.jit, lambda g: g):
-            assert_close(transform(jax.grad(f))(A, order, keep), expected)
-        batch = jax.vmap(jax.grad(f), in_axes=(None, 0, None))(A, jnp.stack([order, order]), keep)
+        assert_close(grad(f)(A, order, keep), expected)
+        batch = jax.vmap(grad(f), in_axes=(None, 0, None))(A, jnp.stack([order, order]), keep)
         assert_close(batch[1], expected)
 
     def test_in_a_loop_over_an_index(self):
@@ -268,4 +276,4 @@ class TestClosures:
             logits = [scale * np.outer(float64(X)[:, i], float64(Y)[:, i]) for i in range(D)]
             return sum(np.sin(oracles.attention(a, VALUES)).sum() for a in logits)
 
-        assert_close(jax.grad(f)(0.7), oracles.directional(reference, 0.7, 1.0))
+        assert_close(grad(f)(0.7), oracles.directional(reference, 0.7, 1.0))

@@ -135,6 +135,7 @@ LAYERS = [
     thing
     for thing in OBJECTS
     if isinstance(thing, (ma.AbstractMarkovKernel, ma.AbstractNonlinearKernel))
+    and not isinstance(thing, (ma.RMSNorm, ma.FeedForward, ma.Sinusoidal, ma.Deterministic))
 ]
 
 
@@ -146,7 +147,7 @@ def reduced(mu, layer):
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_transport_under_jit_vmap_and_grad_is_the_eager_one(layer):
-    mu = TOKENS if isinstance(layer, (ma.Sinusoidal, ma.Learned)) else MU
+    mu = TOKENS if isinstance(layer, ma.Learned) else MU
     expected = float(reduced(mu, layer))
     value, slope = jax.jit(jax.value_and_grad(reduced, argnums=(0, 1)))(mu, layer)
     assert_close(value, expected, scale=10)
