@@ -1,108 +1,295 @@
-r"""The Kantorovich problem between two empirical measures.
+r"""The Kantorovich problem between two empirical measures, brought to its smallest form.
 
-$$ W_1(\mu,\nu) = \min_{\pi\in\Pi(a,b)} \sum_{ij} \pi_{ij} |x_i - y_j| $$
+$$ W_p(\mu,\nu)^p = \min_{\pi\in\Pi(a,b)} \sum_{ij} \pi_{ij} |x_i - y_j|^p $$
 
-All arithmetic is NumPy float64, whatever the dtype of the measures: distances by direct
-differences, because $|x|^2 + |y|^2 - 2\langle x, y\rangle$ cancels for close points.
+Atoms without mass are left out, equal atoms are merged, lengths are measured in a power of two near
+the diameter. For p = 1 the mass that both measures have at equal points is cancelled: with a metric
+as the cost $W_1$ depends on $\mu - \nu$ alone, and what is left keeps its digits. Source: derived
+in docs/theory.md, G5.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from measattn.checks import traced
 from measattn.measure import EmpiricalMeasure
 from measattn.points import Pair, Token
+from measattn.wasserstein import tiles
+from measattn.wasserstein.ground import (
+    AbstractGround,
+    Euclidean,
+    Index,
+    Matrix,
+    Metric,
+    Table,
+    Vector,
+)
 
 LARGEST_DENSE = 2**27
 """More entries than this (1 GiB) are not held as a matrix of costs."""
 
-Vector = NDArray[np.floating]
-Matrix = NDArray[np.floating]
-
 
 @dataclass(frozen=True)
 class Problem:
-    """Two weighted point clouds in R^d, atoms without mass left out.
+    """Masses to be moved at given costs.
 
     Attributes:
-        x: source atoms (n, d).
-        y: target atoms (m, d).
-        a: source weights (n,), positive, with sum 1 up to rounding.
-        b: target weights (m,), likewise.
+        a: masses of the sources (n,), positive.
+        b: masses of the targets (m,), positive, with the sum of ``a`` up to rounding.
+        ground: the costs (n, m).
+        p: the order: the distance is the p-th root of the cost.
     """
 
-    x: Matrix
-    y: Matrix
     a: Vector
     b: Vector
+    ground: AbstractGround
+    p: float = 1.0
 
     @cached_property
     def cost(self) -> Matrix:
-        """The matrix of Euclidean distances (n, m).
+        """The matrix of costs (n, m).
 
         Raises:
             ValueError: it would have more than `LARGEST_DENSE` entries.
         """
-        entries = len(self.x) * len(self.y)
-        if entries > LARGEST_DENSE:
+        n, m = self.ground.shape
+        if n * m > LARGEST_DENSE:
             raise ValueError(
-                f"the matrix of costs would have {len(self.x)}·{len(self.y)} entries, more than "
-                f"{LARGEST_DENSE}: compare random subsets of the atoms, or project to the line"
+                f"the matrix of costs would have {n}·{m} entries, more than {LARGEST_DENSE}: use "
+                "ColumnGeneration(), which holds few of them, or leave the choice to Auto()"
             )
-        return cdist(self.x, self.y)
+        return self.ground.block(slice(None), slice(None))
 
     @property
     def uniform(self) -> bool:
-        """Whether both measures have the same number of atoms, all of one weight."""
-        n = len(self.x)
-        return n == len(self.y) and bool(
-            np.allclose(self.a, 1 / n, rtol=1e-12, atol=0)
-            and np.allclose(self.b, 1 / n, rtol=1e-12, atol=0)
+        """Whether both measures have the same number of atoms, all of one mass."""
+        n = len(self.a)
+        mean = self.a.sum() / max(n, 1)
+        return n == len(self.b) and bool(
+            np.allclose(self.a, mean, rtol=1e-12, atol=0)
+            and np.allclose(self.b, mean, rtol=1e-12, atol=0)
         )
 
 
-def problem(mu: EmpiricalMeasure, nu: EmpiricalMeasure) -> Problem:
-    """The transport problem between two measures of states.
+def transport_problem(cost: Any, a: Any = None, b: Any = None, *, p: float = 1.0) -> Problem:
+    """The problem with a given matrix of costs.
+
+    Args:
+        cost: costs (n, m), finite and not negative; the p-th powers of distances.
+        a: masses of the sources (n,); uniform by default.
+        b: masses of the targets (m,), with the same sum.
+        p: the order; the distance is the p-th root of the least cost.
 
     Raises:
-        ValueError: traced values, tokens or pairs, or spaces of different dimension.
+        ValueError: NaN, infinite or negative entries, lengths or sums that do not match.
     """
-    x, a = _atoms("mu", mu)
-    y, b = _atoms("nu", nu)
+    cost = np.asarray(cost, np.float64)
+    if cost.ndim != 2 or cost.size == 0:
+        raise ValueError(f"cost must be a matrix (n, m), got an array of shape {cost.shape}")
+    if not np.all(np.isfinite(cost) & (cost >= 0)):
+        raise ValueError(
+            "cost must be finite and not negative, got an entry that is not; for a forbidden pair "
+            "give a cost somewhat above the sum of the others"
+        )
+    masses = [_masses(*item) for item in (("a", a, cost.shape[0]), ("b", b, cost.shape[1]))]
+    total, other = math.fsum(masses[0]), math.fsum(masses[1])
+    if abs(total - other) > 64 * np.finfo(float).eps * total:
+        raise ValueError(
+            f"a and b must have the same sum, got {total!r} and {other!r}: normalise both, or "
+            "add an atom for what is created or destroyed"
+        )
+    rows, cols = (np.flatnonzero(mass > 0) for mass in masses)
+    if len(rows) < len(masses[0]) or len(cols) < len(masses[1]):
+        raise ValueError("masses must be positive: leave atoms without mass out of the matrix")
+    return Problem(masses[0], masses[1], Table(cost), check_order(p))
+
+
+def _masses(name: str, masses: Any, n: int) -> Vector:
+    masses = np.full(n, 1 / n) if masses is None else np.asarray(masses, np.float64)
+    if masses.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), one for each atom, got {masses.shape}")
+    if not np.all(np.isfinite(masses) & (masses >= 0)) or not masses.any():
+        raise ValueError(f"{name} must be finite and not negative, with a positive sum")
+    return masses
+
+
+def check_order(p: Any) -> float:
+    """The order p of a distance, if it is a finite number of at least 1."""
+    if not isinstance(p, (int, float)) or not 1 <= p < math.inf:
+        raise ValueError(f"p must be a number of at least 1, got {p!r}; for p = inf use w_inf")
+    return float(p)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A problem in its smallest form, and the way back to the atoms as they were given.
+
+    Attributes:
+        problem: the reduced problem, lengths in units.
+        unit: one unit of length.
+        whole: the ground cost between all atoms.
+        a: masses of all sources.
+        b: masses of all targets.
+        site_a: for each source the merged atom it belongs to; -1 without mass.
+        site_b: likewise for the targets.
+        first_a: for each merged atom one of its sources.
+        first_b: likewise.
+        left_a: the merged atoms that the reduced problem has as sources.
+        left_b: likewise its targets.
+        common: the cancelled mass: sources, targets (merged atoms) and masses.
+    """
+
+    problem: Problem
+    unit: float
+    whole: AbstractGround
+    a: Vector
+    b: Vector
+    site_a: Index
+    site_b: Index
+    first_a: Index
+    first_b: Index
+    left_a: Index
+    left_b: Index
+    common: tuple[Index, Index, Vector]
+
+
+def pose(a: Vector, b: Vector, ground: AbstractGround, p: float, unit: float = 1.0) -> Posed:
+    """Merge equal atoms, cancel common mass where that is allowed, drop what has no mass."""
+    site_a, first_a, mass_a, points_a = _merged(a, getattr(ground, "x", None), ground)
+    site_b, first_b, mass_b, points_b = _merged(b, getattr(ground, "y", None), ground)
+    common = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    if p == 1 and isinstance(ground, Euclidean):
+        common = _common(points_a, mass_a, points_b, mass_b)
+        rows, cols, shared = common
+        mass_a[rows] -= shared
+        mass_b[cols] -= shared
+    left_a, left_b = np.flatnonzero(mass_a > 0), np.flatnonzero(mass_b > 0)
+    reduced = ground.restrict(first_a[left_a], first_b[left_b])
+    return Posed(
+        Problem(mass_a[left_a], mass_b[left_b], reduced, p),
+        unit,
+        ground,
+        a,
+        b,
+        site_a,
+        site_b,
+        first_a,
+        first_b,
+        left_a,
+        left_b,
+        common,
+    )
+
+
+def _merged(mass: Vector, points: Any, ground: AbstractGround) -> tuple[Index, Index, Vector, Any]:
+    """Each atom's merged atom, one atom of each, their masses and points."""
+    keep = np.flatnonzero(mass > 0)
+    site = np.full(len(mass), -1)
+    if not isinstance(ground, Euclidean):
+        site[keep] = np.arange(len(keep))
+        return site, keep, mass[keep], None
+    rows = points[keep] + 0.0  # -0.0 and 0.0 are one point
+    if len(np.unique(_hashes(rows))) == len(rows):
+        site[keep] = np.arange(len(keep))
+        return site, keep, mass[keep], rows
+    _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    group = group.reshape(-1)
+    site[keep] = group
+    return site, keep[first], np.bincount(group, mass[keep], len(first)), rows[first]
+
+
+def _hashes(rows: Matrix) -> Index:
+    """Numbers that are equal for equal rows, and hardly ever for others."""
+    bits = np.ascontiguousarray(rows).view(np.uint64)
+    factors = np.random.default_rng(0).integers(1, 2**63, rows.shape[1], dtype=np.uint64) * 2 + 1
+    mixed = bits ^ (bits >> np.uint64(32))
+    return (mixed * factors).sum(axis=1, dtype=np.uint64)
+
+
+def _common(x: Matrix, a: Vector, y: Matrix, b: Vector) -> tuple[Index, Index, Vector]:
+    """The atoms that both measures have, and the smaller of their masses."""
+    _, rows, cols = np.intersect1d(_hashes(x), _hashes(y), return_indices=True)
+    same = np.all(x[rows] == y[cols], axis=1)
+    rows, cols = rows[same], cols[same]
+    return rows, cols, np.minimum(a[rows], b[cols])
+
+
+def pose_points(x: Matrix, a: Vector, y: Matrix, b: Vector, p: float, *, run: tiles.Tiles) -> Posed:
+    """The problem between weighted points of R^d with the Euclidean distance.
+
+    Raises:
+        ValueError: NaN or infinite points or weights, no mass, or different dimensions.
+    """
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"mu and nu must live on one space, got dimensions {x.shape[1]} and {y.shape[1]}"
         )
-    return Problem(x, y, a, b)
+    for name, points in (("mu", x), ("nu", y)):
+        if not np.all(np.isfinite(points)):
+            raise ValueError(f"{name} has NaN or infinite points: drop or repair these rows")
+    a, b = _normalised("mu", a), _normalised("nu", b)
+    # scaling by powers of two is exact; the first step keeps squares from overflowing
+    coarse = _power_of_two(max(float(np.abs(x).max()), float(np.abs(y).max())))
+    x, y = x / coarse, y / coarse
+    fine = _power_of_two(Euclidean(x, y, 1.0, run).diameter)
+    return pose(a, b, Euclidean(x / fine, y / fine, p, run), p, coarse * fine)
 
 
-def _atoms(name: str, mu: Any) -> tuple[Matrix, Vector]:
+def _normalised(name: str, weights: Vector) -> Vector:
+    if not np.all(np.isfinite(weights) & (weights >= 0)) or not weights.any():
+        raise ValueError(f"{name} has weights that are NaN, infinite or negative, or no mass")
+    # exactly rounded: the sum does not depend on the order of the atoms
+    return weights / math.fsum(weights)
+
+
+def _power_of_two(size: float) -> float:
+    return 2.0 ** math.frexp(size)[1] if size > 0 else 1.0
+
+
+def pose_measures(mu: Any, nu: Any, *, p: float = 1.0, metric: Any = None) -> Posed:
+    """The transport problem between two measures.
+
+    Raises:
+        ValueError: no measures, traced values, batches, tokens or pairs without a metric of their
+            own, or spaces of different dimension.
+    """
+    a, b = _weights("mu", mu), _weights("nu", nu)
+    if metric is None:
+        return pose_points(_states("mu", mu), a, _states("nu", nu), b, p, run=tiles.compiled)
+    if not callable(metric):
+        raise ValueError(f"metric must be a function of two points, got {metric!r}")
+    ground = Metric(metric, mu.points, nu.points, p)
+    return pose(_normalised("mu", a), _normalised("nu", b), ground, p)
+
+
+def _weights(name: str, mu: Any) -> Vector:
     if not isinstance(mu, EmpiricalMeasure):
         raise ValueError(
             f"{name} must be an EmpiricalMeasure, got a {type(mu).__name__}: wrap points as "
             "EmpiricalMeasure(points)"
         )
+    if traced(mu):
+        raise ValueError(
+            f"{name} has traced values, and an exact solver runs on the host: under jit, grad and "
+            "vmap use wasserstein.distance(mu, nu)"
+        )
+    if mu.log_weights.ndim != 1:
+        raise ValueError(
+            f"{name} is a batch of measures: compare one at a time, or use "
+            "jax.vmap(wasserstein.distance)"
+        )
+    return np.exp(np.asarray(mu.log_weights, np.float64))
+
+
+def _states(name: str, mu: EmpiricalMeasure) -> Matrix:
     if isinstance(mu.points, (Token, Pair)):
         raise ValueError(
             f"{name} is a measure on {type(mu.points).__name__.lower()}s, on which no distance is "
-            "agreed: take the law of the states, states(mu)"
+            "agreed: take the law of the states, states(mu), compare position by position with "
+            "wasserstein.conditional(mu, nu), or give a metric of two points"
         )
-    if traced(mu):
-        raise ValueError(
-            f"{name} has traced values, and an exact solver runs on the host: call w1 outside "
-            "jit, grad and vmap"
-        )
-    if mu.log_weights.ndim != 1:
-        raise ValueError(f"{name} is a batch of measures: call w1 on one at a time")
-    points = np.asarray(mu.points, np.float64)
-    weights = np.exp(np.asarray(mu.log_weights, np.float64))
-    if not np.all(np.isfinite(points)):
-        raise ValueError(f"{name} has NaN or infinite points: drop or repair these rows")
-    keep = weights > 0
-    weights = weights[keep]
-    return points[keep], weights / weights.sum()
+    return np.asarray(mu.points, np.float64)

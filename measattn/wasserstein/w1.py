@@ -1,45 +1,241 @@
-"""The Wasserstein-1 distance of two empirical measures, exact and certified."""
+"""Wasserstein distances of empirical measures, exact and certified."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from measattn.measure import EmpiricalMeasure
-from measattn.wasserstein.problem import Problem, problem
-from measattn.wasserstein.solution import W1Solution, certify
-from measattn.wasserstein.solvers import AbstractSolver, Assignment, Line, NetworkSimplex
+from measattn.wasserstein.certificate import Below, Certified, certify
+from measattn.wasserstein.ground import Vector
+from measattn.wasserstein.plan import Plan, divide
+from measattn.wasserstein.pricing import c_transform
+from measattn.wasserstein.problem import Posed, Problem, check_order, pose, pose_measures
+from measattn.wasserstein.solution import Bracket, Solution, TransportError
+from measattn.wasserstein.solvers import AbstractSolver, Auto, Proposal, Run, Start
+
+Watch = Callable[[Bracket], None]
 
 
 def w1(
     mu: EmpiricalMeasure,
     nu: EmpiricalMeasure,
     *,
+    metric: Callable | None = None,
     solver: AbstractSolver | None = None,
     tol: float = 1e-9,
-) -> W1Solution:
+    start: Solution | None = None,
+    watch: Watch | None = None,
+) -> Solution:
     r"""$W_1(\mu,\nu) = \inf_\pi \int |x - y|\,\pi(dx, dy)$ with a certificate.
 
     Args:
         mu: a measure on R^d.
         nu: another on the same space.
-        solver: `Line`, `Assignment` or `NetworkSimplex`; the fitting one by default.
+        metric: the ground metric, a JAX function of two points; Euclidean by default. With one of
+            your own the points may be tokens or pairs; it is evaluated in float64.
+        solver: one of `wasserstein.solvers`; `Auto` by default.
         tol: the certified gap is at most tol·W1, or what rounding in float64 costs where that is
-            more; ``status`` of the solution says which.
+            more, (64 + d)·eps times the diameter; ``status`` of the solution says which.
+        start: the solution of a nearby problem with the same numbers of atoms, to start from.
+        watch: called after each round of `ColumnGeneration` with its certified bracket, for long
+            runs: ``watch=print``.
 
     Raises:
-        ValueError: tokens or pairs, traced values, different dimensions, or too many atoms.
+        ValueError: tokens or pairs without a metric, traced values, different dimensions, or too
+            many atoms for the solver that was asked for.
         TransportError: the gap did not close; the error carries the bracket.
 
     Source: Kantorovich duality; the certificate is derived in docs/theory.md, G5.
     """
-    if solver is not None and not isinstance(solver, AbstractSolver):
-        raise ValueError(f"solver must be Line(), Assignment() or NetworkSimplex(), got {solver!r}")
-    posed = problem(mu, nu)
-    chosen, reason = (solver, "as asked") if solver is not None else choose(posed)
-    plan, potential = chosen.solve(posed)
-    return certify(posed, plan, potential, f"{type(chosen).__name__} ({reason})", tol=tol)
+    return wp(mu, nu, 1, metric=metric, solver=solver, tol=tol, start=start, watch=watch)
 
 
-def choose(posed: Problem) -> tuple[AbstractSolver, str]:
-    """The exact solver that fits a problem, and why."""
-    if posed.x.shape[1] == 1:
-        return Line(), "points on the line"
-    if posed.uniform:
-        return Assignment(), "equally many atoms of equal weight"
-    return NetworkSimplex(), "general weights"
+def wp(
+    mu: EmpiricalMeasure,
+    nu: EmpiricalMeasure,
+    p: float,
+    *,
+    metric: Callable | None = None,
+    solver: AbstractSolver | None = None,
+    tol: float = 1e-9,
+    start: Solution | None = None,
+    watch: Watch | None = None,
+) -> Solution:
+    r"""$W_p(\mu,\nu) = \inf_\pi \big(\int |x - y|^p\,\pi(dx, dy)\big)^{1/p}$ with a certificate.
+
+    The arguments and errors are those of `w1`; ``p`` is a number of at least 1 (for $p = \infty$
+    see `w_inf`).
+    """
+    posed = pose_measures(mu, nu, p=check_order(p), metric=metric)
+    return solve_posed(posed, solver or Auto(), tol=tol, start=start, watch=watch)
+
+
+def solve(
+    problem: Problem,
+    *,
+    solver: AbstractSolver | None = None,
+    tol: float = 1e-9,
+    watch: Watch | None = None,
+) -> Solution:
+    """The least cost of a problem of your own, see `transport_problem`; as `w1`."""
+    posed = pose(problem.a, problem.b, problem.ground, problem.p)
+    return solve_posed(posed, solver or Auto(), tol=tol, start=None, watch=watch)
+
+
+def solve_posed(
+    posed: Posed, solver: Any, *, tol: float, start: Solution | None, watch: Watch | None
+) -> Solution:
+    """Solve the reduced problem, judge the proposal, and go back to the atoms as given."""
+    if not isinstance(solver, AbstractSolver):
+        raise ValueError(
+            f"solver must be a solver such as Auto() or NetworkSimplex(), got {solver!r}"
+        )
+    if not tol >= 0:
+        raise ValueError(f"tol must be a number of at least 0, got {tol!r}")
+    began = time.perf_counter()
+    problem = posed.problem
+    if len(problem.a) == 0 or len(problem.b) == 0:
+        return _equal(posed, time.perf_counter() - began)
+
+    def watched(bracket: Bracket) -> None:
+        if watch is not None:
+            watch(_scaled(bracket, posed.unit))
+
+    run = Run(tol, _start(posed, start), watched)
+    proposal = solver.solve(problem, run)
+    certified = proposal.certified or certify(problem, proposal.plan, proposal.u)
+    return _judged(posed, proposal, certified, solver, tol, began)
+
+
+def _judged(
+    posed: Posed,
+    proposal: Proposal,
+    certified: Certified,
+    solver: AbstractSolver,
+    tol: float,
+    began: float,
+) -> Solution:
+    p, unit = posed.problem.p, posed.unit
+    value, lower, upper = (
+        unit * cost ** (1 / p)
+        for cost in (certified.above.value, certified.below.lower, certified.above.upper)
+    )
+    if p != 1:  # the root rounds as well
+        lower, upper = lower * (1 - 4e-16), upper * (1 + 4e-16)
+    gap = upper - lower
+    fine = certified.gap <= certified.above.resolution
+    if gap <= tol * value:
+        status = f"The certified gap of {gap:.2e} is within {tol:g} of the distance."
+    elif fine:
+        status = f"The certified gap of {gap:.2e} is what rounding in float64 leaves open."
+    elif not solver.exact:
+        status = f"An estimate: the certified gap is {gap:.2e}, {gap / upper:.2g} of the distance."
+    else:
+        status = f"The certified gap of {gap:.2e} is wider than {tol:g} of the distance."
+    solution = Solution(
+        value=value,
+        lower=lower,
+        upper=upper,
+        plan=_whole_plan(posed, certified.above.plan),
+        p=p,
+        solver=proposal.solver,
+        status=status,
+        iterations=proposal.iterations,
+        seconds=time.perf_counter() - began,
+        trace=tuple(_scaled(bracket, unit) for bracket in proposal.trace),
+        dual=lambda: _whole_potentials(posed, certified.below),
+    )
+    if solver.exact and gap > tol * value and not fine:
+        raise TransportError(
+            f"{proposal.solver} did not close the gap: W{p:g} lies in [{lower}, {upper}]. Let the "
+            f"solver run longer, take another, or raise tol above {gap / max(upper, 1e-300):.1e}",
+            solution,
+        )
+    return solution
+
+
+def _scaled(bracket: Bracket, unit: float) -> Bracket:
+    return Bracket(bracket.lower * unit, bracket.upper * unit, bracket.arcs)
+
+
+def _equal(posed: Posed, seconds: float) -> Solution:
+    """All mass was common, up to what rounding may leave on one side."""
+    rest = float(posed.problem.a.sum() + posed.problem.b.sum())
+    upper = rest * posed.unit * posed.whole.largest
+    zeros = np.zeros(len(posed.a)), np.zeros(len(posed.b))
+    return Solution(
+        value=0.0,
+        lower=0.0,
+        upper=upper,
+        plan=_whole_plan(posed, Plan(*(np.empty(0, t) for t in (np.int64, np.int64, float)))),
+        p=posed.problem.p,
+        solver="none (the measures are equal)",
+        status="Both measures have the same mass at the same points.",
+        iterations=0,
+        seconds=seconds,
+        trace=(),
+        dual=lambda: zeros,
+    )
+
+
+def _start(posed: Posed, start: Solution | None) -> Start | None:
+    if start is None:
+        return None
+    u, v = start.potentials
+    if len(u) != len(posed.a) or len(v) != len(posed.b):
+        raise ValueError(
+            f"start must be the solution of a problem with {len(posed.a)} and {len(posed.b)} "
+            f"atoms, got one with {len(u)} and {len(v)}"
+        )
+    source, target = _positions(posed.site_a, posed.left_a), _positions(posed.site_b, posed.left_b)
+    rows, cols = source[start.plan.rows], target[start.plan.cols]
+    known = (rows >= 0) & (cols >= 0)
+    first = posed.first_a[posed.left_a]
+    return Start(u[first] / posed.unit**posed.problem.p, rows[known], cols[known])
+
+
+def _positions(site: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """The number in the reduced problem of each atom, -1 for none."""
+    number = np.full(max(site.max(), left.max(initial=-1)) + 2, -1)
+    number[left] = np.arange(len(left))
+    return number[site]
+
+
+def _whole_plan(posed: Posed, plan: Plan) -> Plan:
+    """The plan between the atoms as given: with the cancelled mass, merged atoms divided."""
+    common = posed.common
+    rows = np.concatenate([posed.left_a[plan.rows], common[0]])
+    cols = np.concatenate([posed.left_b[plan.cols], common[1]])
+    mass = np.concatenate([plan.mass, common[2]])
+    keep = mass > 0
+    rows, cols, mass = rows[keep], cols[keep], mass[keep]
+    if len(posed.first_a) == np.count_nonzero(posed.site_a >= 0):
+        rows = posed.first_a[rows]
+    else:
+        piece, rows, mass = divide(rows, mass, posed.site_a, posed.a)
+        cols = cols[piece]
+    if len(posed.first_b) == np.count_nonzero(posed.site_b >= 0):
+        cols = posed.first_b[cols]
+    else:
+        piece, cols, mass = divide(cols, mass, posed.site_b, posed.b)
+        rows = rows[piece]
+    return Plan(rows, cols, mass)
+
+
+def _whole_potentials(posed: Posed, below: Below) -> tuple[Vector, Vector]:
+    """Potentials on all atoms; those that the reduced problem does not have by c-transforms."""
+    u, v = below.u, below.priced.v
+    power = posed.unit**posed.problem.p
+    source, target = _positions(posed.site_a, posed.left_a), _positions(posed.site_b, posed.left_b)
+    whole_u, whole_v = u[source], v[target]
+    others, ground = np.flatnonzero(source < 0), posed.whole
+    if len(others):
+        seen = ground.restrict(others, posed.first_b[posed.left_b])
+        whole_u[others] = c_transform(seen.transposed, v).v
+    others = np.flatnonzero(target < 0)
+    if len(others):
+        everyone = np.arange(len(posed.a))
+        whole_v[others] = c_transform(ground.restrict(everyone, others), whole_u).v
+    return power * whole_u, power * whole_v

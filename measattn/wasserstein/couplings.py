@@ -1,0 +1,75 @@
+r"""What a plan says about the atoms: its barycentric map and its interpolation."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from measattn.checks import traced
+from measattn.measure import EmpiricalMeasure, weighted
+from measattn.points import Pair, Token
+from measattn.wasserstein.solution import Solution
+
+
+def barycentric_map(
+    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure
+) -> Float[Array, "n d"]:
+    r"""$T(x_i) = \sum_j \pi_{ij} y_j / \sum_j \pi_{ij}$: where the plan sends each atom on average.
+
+    An atom without mass stays where it is. For the optimal plan of $W_1$ this is one choice among
+    many; for p > 1 between clouds in general position it is the transport map where there is one.
+
+    Args:
+        solution: of `w1` or `wp` between ``mu`` and ``nu``.
+        mu: the source, n atoms.
+        nu: the target.
+
+    Raises:
+        ValueError: the plan is one between other measures, or the points are tokens or pairs.
+    """
+    x, y = _atoms(solution, mu, nu)
+    rows, cols, mass = solution.plan
+    total = np.bincount(rows, mass, len(x))
+    out = np.where(total[:, None] > 0, 0.0, x)
+    np.add.at(out, rows, (mass / total[rows])[:, None] * y[cols])
+    return jnp.asarray(out, mu.dtype)
+
+
+def displacement(
+    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure, t: float
+) -> EmpiricalMeasure:
+    r"""McCann's interpolation $\mu_t = \big((1-t)x + ty\big)_\#\pi$, a geodesic from mu to nu.
+
+    $W_p(\mu_s, \mu_t) = |t - s|\,W_p(\mu, \nu)$ for the optimal plan of order p.
+
+    Args:
+        solution: of `w1` or `wp` between ``mu`` and ``nu``.
+        mu: the source.
+        nu: the target.
+        t: the time, between 0 and 1.
+
+    Raises:
+        ValueError: as `barycentric_map`, or t outside [0, 1].
+    """
+    if not 0 <= t <= 1:
+        raise ValueError(f"t must lie in [0, 1], got {t!r}")
+    x, y = _atoms(solution, mu, nu)
+    rows, cols, mass = solution.plan
+    points = (1 - t) * x[rows] + t * y[cols]
+    return weighted(jnp.asarray(points, mu.dtype), mass)
+
+
+def _atoms(
+    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure
+) -> tuple[np.ndarray, np.ndarray]:
+    for name, measure in (("mu", mu), ("nu", nu)):
+        if isinstance(measure.points, (Token, Pair)) or traced(measure):
+            raise ValueError(
+                f"{name} must have concrete points that are arrays: take states({name})"
+            )
+    rows, cols, _ = solution.plan
+    if rows.max() >= mu.size or cols.max() >= nu.size:
+        raise ValueError(
+            f"the plan joins atoms up to {rows.max()} and {cols.max()}, but mu and nu have "
+            f"{mu.size} and {nu.size}: pass the measures that the solution was computed for"
+        )
+    return np.asarray(mu.points, np.float64), np.asarray(nu.points, np.float64)

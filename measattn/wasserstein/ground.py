@@ -1,0 +1,278 @@
+r"""Ground costs $C_{ij} = |x_i - y_j|^p$ between two clouds, evaluated where they are asked for.
+
+All exact arithmetic is NumPy float64, whatever the dtype of the measures: distances by direct
+differences, because $|x|^2 + |y|^2 - 2\langle x, y\rangle$ cancels for close points. No matrix of
+costs is held; blocks and single arcs are evaluated on demand.
+"""
+
+import abc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from measattn.wasserstein import tiles
+
+Vector = NDArray[np.floating]
+Matrix = NDArray[np.floating]
+Index = NDArray[np.integer]
+
+UNIT = 2.0**-53
+"""The largest relative error of one rounding in float64."""
+
+WORTH_FILTERING = 2**24
+"""From this many operations on, bounds in float32 save time over costs in float64."""
+
+
+class AbstractGround(abc.ABC):
+    """The costs between n source and m target atoms.
+
+    Attributes:
+        shape: the numbers (n, m).
+        largest: an upper bound of all costs.
+        relative: the largest relative rounding error of one evaluated cost.
+    """
+
+    shape: tuple[int, int]
+    largest: float
+    relative: float
+
+    @abc.abstractmethod
+    def block(self, rows: Any, cols: Any) -> Matrix:
+        """The costs (len(rows), len(cols)) between some sources and some targets."""
+
+    @abc.abstractmethod
+    def arcs(self, rows: Index, cols: Index) -> Vector:
+        """The costs of single pairs."""
+
+    @abc.abstractmethod
+    def restrict(self, rows: Index, cols: Index) -> Self:
+        """The same costs between some of the atoms."""
+
+    @property
+    @abc.abstractmethod
+    def transposed(self) -> "AbstractGround":
+        """The costs of the opposite problem, (m, n)."""
+
+    def resolution(self, used: float) -> float:
+        """A gap of this size is due to rounding; ``used`` is the largest cost in the plan."""
+        return 64 * 2 * UNIT * (self.largest if used == 0 else used)
+
+    @cached_property
+    def groups(self) -> list[Index]:
+        """A partition of the sources, for `minima`; shuffled, so that neighbours lie apart."""
+        n = self.shape[0]
+        order = np.random.default_rng(0).permutation(n)
+        size = 2 ** int(np.log2(np.clip(n / 32, 1, 64)))
+        return [order[start : start + size] for start in range(0, n, size)]
+
+    def minima(self, u: Vector) -> Iterator[tuple[slice, Matrix]]:
+        """Lower bounds of min over each group of $C_{ij} - u_i$, by slices of the targets.
+
+        Without a cheap bound this is -inf, and every group has to be looked at.
+        """
+        m = self.shape[1]
+        width = max(1, 2**22 // max(len(self.groups), 128))
+        for start in range(0, m, width):
+            cols = slice(start, min(start + width, m))
+            yield cols, np.full((len(self.groups), cols.stop - start), -np.inf)
+
+
+@dataclass(frozen=True)
+class Euclidean(AbstractGround):
+    """$|x_i - y_j|^p$ for points of R^d.
+
+    Attributes:
+        x: sources (n, d).
+        y: targets (m, d).
+        p: the exponent, at least 1.
+        run: the engine of the bounds in float32, `tiles.compiled` or `tiles.on_the_host`.
+    """
+
+    x: Matrix
+    y: Matrix
+    p: float
+    run: tiles.Tiles
+
+    @property
+    def shape(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return len(self.x), len(self.y)
+
+    @cached_property
+    def diameter(self) -> float:
+        """An upper bound of the largest distance, from the radii about one centre."""
+        return 1.001 * sum(np.linalg.norm(z - self.centre, axis=1).max() for z in (self.x, self.y))
+
+    @cached_property
+    def centre(self) -> Vector:
+        """A point amid the sources."""
+        return self.x.mean(axis=0)
+
+    @property
+    def largest(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return float(self.diameter**self.p)
+
+    @property
+    def relative(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # d squares and their sum, a root, a power
+        return (self.p * (self.x.shape[1] / 2 + 4) + 4) * UNIT
+
+    def resolution(self, used: float) -> float:
+        return (64 + self.x.shape[1]) * 2 * UNIT * self.largest
+
+    def block(self, rows: Any, cols: Any) -> Matrix:
+        return self._power(cdist(self.x[rows], self.y[cols]))
+
+    def arcs(self, rows: Index, cols: Index) -> Vector:
+        out = np.empty(len(rows))
+        for part in _slices(len(rows), max(1, 2**22 // self.x.shape[1])):
+            difference = self.x[rows[part]] - self.y[cols[part]]
+            # the product with itself in one pass, as cdist does
+            out[part] = np.sqrt(np.einsum("kd,kd->k", difference, difference))
+        return self._power(out)
+
+    def _power(self, distance: NDArray) -> NDArray:
+        return distance if self.p == 1 else distance**self.p
+
+    def restrict(self, rows: Index, cols: Index) -> Self:
+        return replace(self, x=self.x[rows], y=self.y[cols])
+
+    @cached_property
+    def transposed(self) -> "Euclidean":
+        return replace(self, x=self.y, y=self.x)
+
+    def minima(self, u: Vector) -> Iterator[tuple[slice, Matrix]]:
+        n, m = self.shape
+        if n * m * (self.x.shape[1] + 4) < WORTH_FILTERING:
+            return super().minima(u)
+        return tiles.bounds(
+            self.x,
+            self.y,
+            u,
+            p=float(self.p),
+            groups=self.groups,
+            largest=self.largest,
+            run=self.run,
+        )
+
+
+@dataclass(frozen=True)
+class Metric(AbstractGround):
+    """$f(x_i, y_j)^p$ for a JAX function f of two points, compiled and evaluated in float64.
+
+    Attributes:
+        f: the metric: not negative, finite.
+        x: source points, an array or a pytree with leading axis n.
+        y: target points.
+        p: the exponent.
+    """
+
+    f: Callable
+    x: Any
+    y: Any
+    p: float
+    relative: float = 8 * UNIT
+
+    @property
+    def shape(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return _length(self.x), _length(self.y)
+
+    @cached_property
+    def largest(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        n = self.shape[0]
+        rows = _slices(n, max(1, 2**22 // self.shape[1]))
+        return max(float(self.block(part, slice(None)).max()) for part in rows)
+
+    def block(self, rows: Any, cols: Any) -> Matrix:
+        return self._values(_table, _take(self.x, rows), _take(self.y, cols))
+
+    def arcs(self, rows: Index, cols: Index) -> Vector:
+        return self._values(_pairwise, _take(self.x, rows), _take(self.y, cols))
+
+    def _values(self, over: Callable, x: Any, y: Any) -> NDArray:
+        with jax.enable_x64(True):
+            values = np.asarray(over(self.f, x, y))
+        if values.dtype.kind != "f" or values.ndim != (2 if over is _table else 1):
+            raise ValueError("metric must map two points to one real number: return a scalar")
+        if not np.all(np.isfinite(values) & (values >= 0)):
+            raise ValueError(
+                "metric must be finite and not negative, got "
+                f"{values[~(np.isfinite(values) & (values >= 0))][0]}"
+            )
+        return values if self.p == 1 else values**self.p
+
+    def restrict(self, rows: Index, cols: Index) -> Self:
+        return replace(self, x=_take(self.x, rows), y=_take(self.y, cols))
+
+    @cached_property
+    def transposed(self) -> "Metric":
+        return replace(self, f=_Swapped(self.f), x=self.y, y=self.x)
+
+
+@dataclass(frozen=True)
+class Table(AbstractGround):
+    """Costs that are given as a matrix (n, m), not negative and finite."""
+
+    cost: Matrix
+    relative: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.cost.shape[0], self.cost.shape[1]
+
+    @cached_property
+    def largest(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return float(self.cost.max())
+
+    def block(self, rows: Any, cols: Any) -> Matrix:
+        return self.cost[rows][:, cols]
+
+    def arcs(self, rows: Index, cols: Index) -> Vector:
+        return self.cost[rows, cols]
+
+    def restrict(self, rows: Index, cols: Index) -> Self:
+        return replace(self, cost=self.cost[np.ix_(rows, cols)])
+
+    @cached_property
+    def transposed(self) -> "Table":
+        return replace(self, cost=self.cost.T)
+
+
+@dataclass(frozen=True)
+class _Swapped:
+    """The metric with its arguments exchanged; equal metrics stay equal, and compile once."""
+
+    f: Callable
+
+    def __call__(self, x: Any, y: Any) -> Any:
+        return self.f(y, x)
+
+
+@eqx.filter_jit
+def _table(f: Callable, x: Any, y: Any) -> Any:
+    return jax.vmap(lambda a: jax.vmap(lambda b: f(a, b))(y))(x)
+
+
+@eqx.filter_jit
+def _pairwise(f: Callable, x: Any, y: Any) -> Any:
+    return jax.vmap(f)(x, y)
+
+
+def _take(points: Any, index: Any) -> Any:
+    with jax.enable_x64(True):
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)[index]), points)
+
+
+def _length(points: Any) -> int:
+    return jax.tree.leaves(points)[0].shape[0]
+
+
+def _slices(n: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]

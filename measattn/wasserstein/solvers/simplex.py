@@ -1,0 +1,80 @@
+"""POT's network simplex: on the dense matrix of costs, and on a few arcs."""
+
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_matrix
+
+from measattn.wasserstein.ground import Index, Vector
+from measattn.wasserstein.plan import Plan
+from measattn.wasserstein.problem import Problem
+from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run
+
+
+@dataclass(frozen=True)
+class NetworkSimplex(AbstractSolver):
+    """Any weights: POT's network simplex on the dense matrix of costs.
+
+    Attributes:
+        pivots: the most pivots allowed; what is not optimal by then fails its certificate.
+    """
+
+    pivots: int = 1_000_000_000
+
+    def solve(self, problem: Problem, run: Run) -> Proposal:
+        """POT's plan and potential, its warnings turned into the certificate's business."""
+        cost_unit, mass_unit = _unit(problem.cost.max()), _mass_unit(problem)
+        plan, log = _emd(
+            problem.a / mass_unit, problem.b / mass_unit, problem.cost / cost_unit, self.pivots
+        )
+        rows, cols = np.nonzero(plan)
+        mass = plan[rows, cols] * mass_unit
+        return Proposal(Plan(rows, cols, mass), cost_unit * np.asarray(log["u"]), "NetworkSimplex")
+
+
+def on_arcs(problem: Problem, rows: Index, cols: Index, pivots: int) -> tuple[Plan, Vector, Vector]:
+    """The optimal plan among those that use some arcs only, and its potentials (u, v).
+
+    The arcs must allow a feasible plan: POT answers an infeasible problem with zeros.
+    """
+    n, m = problem.ground.shape
+    costs = problem.ground.arcs(rows, cols)
+    cost_unit, mass_unit = _unit(costs.max()), _mass_unit(problem)
+    # coordinates, because a conversion from a matrix would drop the zero costs of equal points
+    matrix = coo_matrix((costs / cost_unit, (rows, cols)), shape=(n, m))
+    plan, log = _emd(problem.a / mass_unit, problem.b / mass_unit, matrix, pivots)
+    plan = plan.tocoo()
+    kept = Plan(plan.row.astype(np.int64), plan.col.astype(np.int64), plan.data * mass_unit)
+    return kept, cost_unit * np.asarray(log["u"]), cost_unit * np.asarray(log["v"])
+
+
+def _emd(a: Vector, b: Vector, cost: Any, pivots: int) -> tuple[Any, dict]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # non-convergence shows in the certified gap
+        return pot().lp.emd(
+            a, b, cost, numItermax=pivots, log=True, center_dual=False, check_marginals=False
+        )
+
+
+def _unit(largest: float) -> float:
+    """A power of two near the largest cost: POT's tolerances are absolute."""
+    return 2.0 ** np.floor(np.log2(max(largest, np.finfo(float).tiny)))
+
+
+def _mass_unit(problem: Problem) -> float:
+    """The common mass of uniform atoms, so that flows are whole numbers; otherwise the total."""
+    return problem.a.mean() if problem.uniform else problem.a.sum()
+
+
+def pot() -> Any:
+    """POT, imported on first use and kept from importing torch, which would cost seconds."""
+    if "ot" not in sys.modules:
+        for name in ("PYTORCH", "JAX", "CUPY", "TENSORFLOW"):
+            os.environ.setdefault(f"POT_BACKEND_DISABLE_{name}", "1")
+    import ot
+
+    return ot
