@@ -22,3 +22,10 @@ def clouds(draw, dimension=2, sizes=SIZES):
         arrays(np.float64, n, elements=st.sampled_from(MASSES)).filter(lambda w: w.any())
     )
     return points, weights
+
+
+@st.composite
+def shares(draw, n, of=16):
+    """Masses (n,) that are whole multiples of 1/16 and sum to one, some of them zero."""
+    owners = draw(st.lists(st.integers(0, n - 1), min_size=of, max_size=of))
+    return np.bincount(owners, minlength=n) / of

@@ -35,7 +35,7 @@ def barycentric_map(
 
 
 def displacement(
-    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure, t: float
+    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure, t: float | int
 ) -> EmpiricalMeasure:
     r"""McCann's interpolation $\mu_t = \big((1-t)x + ty\big)_\#\pi$, a geodesic from mu to nu.
 

@@ -33,10 +33,10 @@ from measattn.wasserstein.w1 import solve_posed
 def distance(
     mu: EmpiricalMeasure,
     nu: EmpiricalMeasure,
-    p: float = 1,
+    p: float | int = 1,
     *,
     solver: AbstractSolver | None = None,
-    tol: float = 1e-9,
+    tol: float | int = 1e-9,
 ) -> Float[Array, ""]:
     r"""$W_p(\mu,\nu)$, to be used under `jax.jit`, `jax.vmap` and `jax.grad`.
 
@@ -87,7 +87,7 @@ class _How:
 
     p: float
     solver: AbstractSolver
-    tol: float
+    tol: float | int
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -100,7 +100,7 @@ def _distance(how: _How, x: Array, a: Array, y: Array, b: Array) -> Array:
 
 @_distance.defjvp
 def _distance_jvp(how: _How, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    x, _, y, _ = primals
+    x, a, y, b = primals
     dx, da, dy, db = tangents
     p = how.p
     value, plan, u, v = _solved(how, *jax.lax.stop_gradient(primals))
@@ -113,8 +113,12 @@ def _distance_jvp(how: _How, primals: tuple, tangents: tuple) -> tuple[Array, Ar
     cost = jnp.sum(slope * (dx[plan.rows] - dy[plan.cols])) + u @ da + v @ db
     if p == 1:
         return value, cost
-    positive = value > 0
-    return value, jnp.where(positive, jnp.where(positive, value, 1) ** (1 - p) / p, 0) * cost
+    # the value once more, as a function of the arguments, for the second derivative
+    moved = jnp.sum(plan.mass * jnp.where(apart, length**p, 0))
+    moved += u @ (a - jax.lax.stop_gradient(a)) + v @ (b - jax.lax.stop_gradient(b))
+    positive = moved > 0
+    root = jnp.where(positive, moved, 1) ** (1 / p - 1)
+    return value, jnp.where(positive, root / p, 0) * cost
 
 
 class _Padded(NamedTuple):
@@ -161,10 +165,12 @@ def _everything(how: _How, x: Any, a: Any, y: Any, b: Any) -> tuple:
     plan, (u, v) = solution.plan, solution.potentials
     rays = np.zeros((len(plan.rows), x.shape[1]))
     if how.p == 1:
-        _fill_rays(rays, np.float64(x), np.float64(y), plan, u, v)
+        _fill_rays(rays, x.astype(np.float64), y.astype(np.float64), plan, u, v)
     whole = _Padded(
-        *(np.zeros(size, t) for t in (np.int32, np.int32, dtype)),
-        np.zeros((size, x.shape[1]), dtype),
+        rows=np.zeros(size, np.int32),
+        cols=np.zeros(size, np.int32),
+        mass=np.zeros(size, dtype),
+        rays=np.zeros((size, x.shape[1]), dtype),
     )
     for padded, part in zip(whole, (*plan, rays), strict=True):
         padded[: len(part)] = part
@@ -172,9 +178,8 @@ def _everything(how: _How, x: Any, a: Any, y: Any, b: Any) -> tuple:
 
 
 def _solution(how: _How, *arrays: np.ndarray) -> Solution:
-    posed = pose_points(
-        *(np.asarray(array, np.float64) for array in arrays), how.p, run=tiles.on_the_host
-    )
+    x, a, y, b = (array.astype(np.float64) for array in arrays)
+    posed = pose_points(x, a, y, b, how.p, run=tiles.on_the_host)
     return solve_posed(posed, how.solver, tol=how.tol, start=None, watch=None)
 
 

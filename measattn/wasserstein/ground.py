@@ -9,7 +9,7 @@ import abc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -53,7 +53,7 @@ class AbstractGround(abc.ABC):
         """The costs of single pairs."""
 
     @abc.abstractmethod
-    def restrict(self, rows: Index, cols: Index) -> Self:
+    def restrict(self, rows: Index, cols: Index) -> "AbstractGround":
         """The same costs between some of the atoms."""
 
     @property
@@ -73,16 +73,12 @@ class AbstractGround(abc.ABC):
         size = 2 ** int(np.log2(np.clip(n / 32, 1, 64)))
         return [order[start : start + size] for start in range(0, n, size)]
 
-    def minima(self, u: Vector) -> Iterator[tuple[slice, Matrix]]:
+    def minima(self, u: Vector) -> Iterator[tuple[slice, Matrix]] | None:
         """Lower bounds of min over each group of $C_{ij} - u_i$, by slices of the targets.
 
-        Without a cheap bound this is -inf, and every group has to be looked at.
+        None where no bound is cheaper than the costs themselves.
         """
-        m = self.shape[1]
-        width = max(1, 2**22 // max(len(self.groups), 128))
-        for start in range(0, m, width):
-            cols = slice(start, min(start + width, m))
-            yield cols, np.full((len(self.groups), cols.stop - start), -np.inf)
+        return None
 
 
 @dataclass(frozen=True)
@@ -98,11 +94,12 @@ class Euclidean(AbstractGround):
 
     x: Matrix
     y: Matrix
-    p: float
+    p: float | int
     run: tiles.Tiles
 
     @property
     def shape(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The numbers (n, m) of atoms."""
         return len(self.x), len(self.y)
 
     @cached_property
@@ -117,10 +114,12 @@ class Euclidean(AbstractGround):
 
     @property
     def largest(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """An upper bound of all costs."""
         return float(self.diameter**self.p)
 
     @property
     def relative(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The largest relative rounding error of one cost."""
         # d squares and their sum, a root, a power
         return (self.p * (self.x.shape[1] / 2 + 4) + 4) * UNIT
 
@@ -141,17 +140,17 @@ class Euclidean(AbstractGround):
     def _power(self, distance: NDArray) -> NDArray:
         return distance if self.p == 1 else distance**self.p
 
-    def restrict(self, rows: Index, cols: Index) -> Self:
+    def restrict(self, rows: Index, cols: Index) -> "Euclidean":
         return replace(self, x=self.x[rows], y=self.y[cols])
 
     @cached_property
     def transposed(self) -> "Euclidean":
         return replace(self, x=self.y, y=self.x)
 
-    def minima(self, u: Vector) -> Iterator[tuple[slice, Matrix]]:
+    def minima(self, u: Vector) -> Iterator[tuple[slice, Matrix]] | None:
         n, m = self.shape
         if n * m * (self.x.shape[1] + 4) < WORTH_FILTERING:
-            return super().minima(u)
+            return None
         return tiles.bounds(
             self.x,
             self.y,
@@ -177,15 +176,17 @@ class Metric(AbstractGround):
     f: Callable
     x: Any
     y: Any
-    p: float
+    p: float | int
     relative: float = 8 * UNIT
 
     @property
     def shape(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The numbers (n, m) of atoms."""
         return _length(self.x), _length(self.y)
 
     @cached_property
     def largest(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """An upper bound of all costs."""
         n = self.shape[0]
         rows = _slices(n, max(1, 2**22 // self.shape[1]))
         return max(float(self.block(part, slice(None)).max()) for part in rows)
@@ -208,7 +209,7 @@ class Metric(AbstractGround):
             )
         return values if self.p == 1 else values**self.p
 
-    def restrict(self, rows: Index, cols: Index) -> Self:
+    def restrict(self, rows: Index, cols: Index) -> "Metric":
         return replace(self, x=_take(self.x, rows), y=_take(self.y, cols))
 
     @cached_property
@@ -225,10 +226,12 @@ class Table(AbstractGround):
 
     @property
     def shape(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The numbers (n, m) of atoms."""
         return self.cost.shape[0], self.cost.shape[1]
 
     @cached_property
     def largest(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """An upper bound of all costs."""
         return float(self.cost.max())
 
     def block(self, rows: Any, cols: Any) -> Matrix:
@@ -237,7 +240,7 @@ class Table(AbstractGround):
     def arcs(self, rows: Index, cols: Index) -> Vector:
         return self.cost[rows, cols]
 
-    def restrict(self, rows: Index, cols: Index) -> Self:
+    def restrict(self, rows: Index, cols: Index) -> "Table":
         return replace(self, cost=self.cost[np.ix_(rows, cols)])
 
     @cached_property

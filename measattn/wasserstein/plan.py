@@ -27,10 +27,11 @@ def monotone(i: Index, j: Index, a: Vector, b: Vector) -> Plan:
     A chain of at most n + m - 1 arcs; with the atoms of the line sorted it is optimal, in any
     order it is feasible (the north-west corner).
     """
-    ends_a, ends_b = np.cumsum(a[i]), np.cumsum(b[j])
+    # with the longest floats that the machine has, so that differences of sums keep their digits
+    ends_a, ends_b = (np.cumsum(mass, dtype=np.longdouble) for mass in (a[i], b[j]))
     ends_a[-1] = ends_b[-1] = max(ends_a[-1], ends_b[-1])
     ends = np.union1d(ends_a, ends_b)
-    mass = np.diff(ends, prepend=0.0)
+    mass = np.diff(ends, prepend=np.longdouble(0)).astype(np.float64)
     rows = i[np.minimum(np.searchsorted(ends_a, ends), len(i) - 1)]
     cols = j[np.minimum(np.searchsorted(ends_b, ends), len(j) - 1)]
     keep = mass > 0

@@ -2,25 +2,30 @@ r"""Pricing: the c-transform of a potential, exactly, and the arcs that would lo
 
 $$ v_j = \min_i\,(C_{ij} - u_i) $$
 
-A cheap lower bound for groups of sources says where the minimum can lie; only there costs are
-evaluated, in float64 by direct differences. The result is the exact minimum over all n·m pairs.
+For large problems a cheap lower bound for groups of sources says where the minimum can lie; only
+there costs are evaluated, in float64 by direct differences. The result is the exact minimum over
+all n·m pairs either way.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from measattn.wasserstein.ground import AbstractGround, Index, Vector
+from measattn.wasserstein.ground import AbstractGround, Index, Matrix, Vector
+
+BLOCK = 2**21
+"""Entries of the blocks of costs that are held at once (16 MB)."""
 
 
 class Priced(NamedTuple):
-    """The c-transform and the pairs met on the way.
+    """The c-transform and the pairs of small reduced cost met on the way.
 
     Attributes:
         v: the c-transform (m,).
         at: for each target a source at which it is attained (m,).
-        rows: for each examined group and target the source of least reduced cost.
-        cols: the target.
+        rows: the sources of the pairs.
+        cols: their targets.
         values: $C_{ij} - u_i$ of these pairs.
     """
 
@@ -32,58 +37,94 @@ class Priced(NamedTuple):
 
 
 def c_transform(ground: AbstractGround, u: Vector, ceiling: Vector | None = None) -> Priced:
-    r"""The largest v with $u_i + v_j \le C_{ij}$ for all pairs.
+    r"""The largest v with $u_i + v_j \\le C_{ij}$ for all pairs.
 
     Args:
         ground: the costs (n, m).
         u: a potential on the sources (n,).
-        ceiling: look at all pairs whose $C_{ij} - u_i$ may lie below it (m,), not only at those
-            that may be the least.
+        ceiling: find pairs whose $C_{ij} - u_i$ lies below it (m,), too, not only the least.
     """
+    m = ground.shape[1]
+    v, at = np.full(m, np.inf), np.zeros(m, np.int64)
     found: list[tuple[Index, Index, Vector]] = []
-    v, at = np.full(ground.shape[1], np.inf), np.zeros(ground.shape[1], np.int64)
-    for cols, bounds in ground.minima(u):
-        first = bounds.argmin(axis=0)
-        best = v[cols]
-        # without a ceiling this is the same array as best, and falls with it
-        above = best if ceiling is None else ceiling[cols]
-        for again in (False, True):
-            for g, group in enumerate(ground.groups):
-                todo = (bounds[g] < np.maximum(best, above)) & (first != g) if again else first == g
-                which = np.flatnonzero(todo)
-                if len(which):
-                    rows, values = _least(ground, group, cols.start + which, u)
-                    lower = values < best[which]
-                    best[which[lower]] = values[lower]
-                    at[cols.start + which[lower]] = rows[lower]
-                    found.append((rows, cols.start + which, values))
+    bounds = ground.minima(u)
+    if bounds is None:
+        for cols, reduced in _blocks(ground, u):
+            at[cols] = reduced.argmin(axis=0)
+            v[cols] = reduced[at[cols], np.arange(reduced.shape[1])]
+            if ceiling is not None:
+                i, j = np.nonzero(reduced < ceiling[cols])
+                found.append((i, cols.start + j, reduced[i, j]))
+    else:
+        for cols, table in bounds:
+            for rows, which, values in _visits(ground, u, cols, table, v, ceiling):
+                lower = values < v[which]
+                v[which[lower]], at[which[lower]] = values[lower], rows[lower]
+                found.append((rows, which, values))
+    found = found or [(at, np.arange(m), v)]
     return Priced(v, at, *(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
-def nearest(ground: AbstractGround, u: Vector, count: int) -> tuple[Index, Index]:
-    """For each target about ``count`` sources of small reduced cost, the smallest among them."""
-    rows, cols = [], []
-    for part, bounds in ground.minima(u):
-        k = min(count, len(ground.groups))
-        if np.isneginf(bounds[0, 0]):
-            for g, group in enumerate(ground.groups):
-                bounds[g] = _least(ground, group, np.arange(part.start, part.stop), u)[1]
-        chosen = np.zeros(bounds.shape, bool)
-        smallest = np.argpartition(bounds, k - 1, axis=0)[:k]
-        np.put_along_axis(chosen, smallest, True, axis=0)
+def _visits(
+    ground: AbstractGround,
+    u: Vector,
+    cols: slice,
+    bounds: Matrix,
+    v: Vector,
+    ceiling: Vector | None,
+) -> Iterator[tuple[Index, Index, Vector]]:
+    """The least pair of each group and target that the bounds do not exclude; v falls meanwhile."""
+    first = bounds.argmin(axis=0)
+    for again in (False, True):
         for g, group in enumerate(ground.groups):
-            which = part.start + np.flatnonzero(chosen[g])
+            todo = first == g
+            if again:
+                limit = v[cols] if ceiling is None else np.maximum(v[cols], ceiling[cols])
+                todo = ~todo & (bounds[g] < limit)
+            which = cols.start + np.flatnonzero(todo)
             if len(which):
-                rows.append(_least(ground, group, which, u)[0])
-                cols.append(which)
+                rows, values = _least(ground, group, which, u)
+                yield rows, which, values
+
+
+def nearest(ground: AbstractGround, u: Vector, count: int) -> tuple[Index, Index]:
+    """For each target about ``count`` sources of small reduced cost, the least among them."""
+    n = ground.shape[0]
+    rows, cols = [], []
+    bounds = ground.minima(u)
+    if bounds is None:
+        for part, reduced in _blocks(ground, u):
+            k = min(count, n)
+            rows.append(np.argpartition(reduced, k - 1, axis=0)[:k].reshape(-1))
+            cols.append(np.tile(np.arange(part.start, part.stop), k))
+    else:
+        for part, table in bounds:
+            k = min(count, len(ground.groups))
+            chosen = np.zeros(table.shape, bool)
+            np.put_along_axis(chosen, np.argpartition(table, k - 1, axis=0)[:k], True, axis=0)
+            for g, group in enumerate(ground.groups):
+                which = part.start + np.flatnonzero(chosen[g])
+                if len(which):
+                    rows.append(_least(ground, group, which, u)[0])
+                    cols.append(which)
     return np.concatenate(rows), np.concatenate(cols)
+
+
+def _blocks(ground: AbstractGround, u: Vector) -> Iterator[tuple[slice, Matrix]]:
+    """All reduced costs, by slices of the targets."""
+    n, m = ground.shape
+    width = max(1, BLOCK // n)
+    for start in range(0, m, width):
+        cols = slice(start, min(start + width, m))
+        yield cols, ground.block(slice(None), cols) - u[:, None]
 
 
 def _least(ground: AbstractGround, group: Index, cols: Index, u: Vector) -> tuple[Index, Vector]:
     """The source of least reduced cost in a group, for each of some targets."""
     rows, values = np.empty(len(cols), np.int64), np.empty(len(cols))
-    for start in range(0, len(cols), 2**15):
-        part = slice(start, start + 2**15)
+    width = BLOCK // len(group)
+    for start in range(0, len(cols), width):
+        part = slice(start, start + width)
         reduced = ground.block(group, cols[part]) - u[group][:, None]
         at = reduced.argmin(axis=0)
         rows[part] = group[at]

@@ -10,7 +10,7 @@ in docs/theory.md, G5.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ class Problem:
     a: Vector
     b: Vector
     ground: AbstractGround
-    p: float = 1.0
+    p: float | int = 1.0
 
     @cached_property
     def cost(self) -> Matrix:
@@ -64,7 +64,7 @@ class Problem:
             )
         return self.ground.block(slice(None), slice(None))
 
-    @property
+    @cached_property
     def uniform(self) -> bool:
         """Whether both measures have the same number of atoms, all of one mass."""
         n = len(self.a)
@@ -75,7 +75,7 @@ class Problem:
         )
 
 
-def transport_problem(cost: Any, a: Any = None, b: Any = None, *, p: float = 1.0) -> Problem:
+def transport_problem(cost: Any, a: Any = None, b: Any = None, *, p: float | int = 1) -> Problem:
     """The problem with a given matrix of costs.
 
     Args:
@@ -157,7 +157,7 @@ class Posed:
     common: tuple[Index, Index, Vector]
 
 
-def pose(a: Vector, b: Vector, ground: AbstractGround, p: float, unit: float = 1.0) -> Posed:
+def pose(a: Vector, b: Vector, ground: AbstractGround, p: float | int, unit: float = 1.0) -> Posed:
     """Merge equal atoms, cancel common mass where that is allowed, drop what has no mass."""
     site_a, first_a, mass_a, points_a = _merged(a, getattr(ground, "x", None), ground)
     site_b, first_b, mass_b, points_b = _merged(b, getattr(ground, "y", None), ground)
@@ -199,15 +199,20 @@ def _merged(mass: Vector, points: Any, ground: AbstractGround) -> tuple[Index, I
     _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     group = group.reshape(-1)
     site[keep] = group
-    return site, keep[first], np.bincount(group, mass[keep], len(first)), rows[first]
+    merged = np.asarray(np.bincount(group, mass[keep], len(first)), np.float64)
+    return site, keep[first], merged, rows[first]
 
 
 def _hashes(rows: Matrix) -> Index:
     """Numbers that are equal for equal rows, and hardly ever for others."""
     bits = np.ascontiguousarray(rows).view(np.uint64)
-    factors = np.random.default_rng(0).integers(1, 2**63, rows.shape[1], dtype=np.uint64) * 2 + 1
     mixed = bits ^ (bits >> np.uint64(32))
-    return (mixed * factors).sum(axis=1, dtype=np.uint64)
+    return (mixed * _factors(rows.shape[1])).sum(axis=1, dtype=np.uint64)
+
+
+@cache
+def _factors(count: int) -> Index:
+    return np.random.default_rng(0).integers(1, 2**63, count, dtype=np.uint64) * 2 + 1
 
 
 def _common(x: Matrix, a: Vector, y: Matrix, b: Vector) -> tuple[Index, Index, Vector]:
@@ -218,11 +223,25 @@ def _common(x: Matrix, a: Vector, y: Matrix, b: Vector) -> tuple[Index, Index, V
     return rows, cols, np.minimum(a[rows], b[cols])
 
 
-def pose_points(x: Matrix, a: Vector, y: Matrix, b: Vector, p: float, *, run: tiles.Tiles) -> Posed:
+def pose_points(
+    x: Matrix, a: Vector, y: Matrix, b: Vector, p: float | int, *, run: tiles.Tiles
+) -> Posed:
     """The problem between weighted points of R^d with the Euclidean distance.
 
     Raises:
         ValueError: NaN or infinite points or weights, no mass, or different dimensions.
+    """
+    x, y, unit = common_space(x, y)
+    return pose(_normalised("mu", a), _normalised("nu", b), Euclidean(x, y, p, run), p, unit)
+
+
+def common_space(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix, float]:
+    """Points in units of a power of two near their diameter, and the unit.
+
+    Scaling by powers of two is exact, and keeps squares from overflowing.
+
+    Raises:
+        ValueError: NaN or infinite points, or different dimensions.
     """
     if x.shape[1] != y.shape[1]:
         raise ValueError(
@@ -231,12 +250,10 @@ def pose_points(x: Matrix, a: Vector, y: Matrix, b: Vector, p: float, *, run: ti
     for name, points in (("mu", x), ("nu", y)):
         if not np.all(np.isfinite(points)):
             raise ValueError(f"{name} has NaN or infinite points: drop or repair these rows")
-    a, b = _normalised("mu", a), _normalised("nu", b)
-    # scaling by powers of two is exact; the first step keeps squares from overflowing
     coarse = _power_of_two(max(float(np.abs(x).max()), float(np.abs(y).max())))
     x, y = x / coarse, y / coarse
-    fine = _power_of_two(Euclidean(x, y, 1.0, run).diameter)
-    return pose(a, b, Euclidean(x / fine, y / fine, p, run), p, coarse * fine)
+    fine = _power_of_two(Euclidean(x, y, 1.0, tiles.on_the_host).diameter)
+    return x / fine, y / fine, coarse * fine
 
 
 def _normalised(name: str, weights: Vector) -> Vector:
@@ -250,23 +267,28 @@ def _power_of_two(size: float) -> float:
     return 2.0 ** math.frexp(size)[1] if size > 0 else 1.0
 
 
-def pose_measures(mu: Any, nu: Any, *, p: float = 1.0, metric: Any = None) -> Posed:
+def pose_measures(mu: Any, nu: Any, *, p: float | int = 1.0, metric: Any = None) -> Posed:
     """The transport problem between two measures.
 
     Raises:
         ValueError: no measures, traced values, batches, tokens or pairs without a metric of their
             own, or spaces of different dimension.
     """
-    a, b = _weights("mu", mu), _weights("nu", nu)
+    a, b = weights("mu", mu), weights("nu", nu)
     if metric is None:
-        return pose_points(_states("mu", mu), a, _states("nu", nu), b, p, run=tiles.compiled)
+        return pose_points(states("mu", mu), a, states("nu", nu), b, p, run=tiles.compiled)
     if not callable(metric):
         raise ValueError(f"metric must be a function of two points, got {metric!r}")
     ground = Metric(metric, mu.points, nu.points, p)
     return pose(_normalised("mu", a), _normalised("nu", b), ground, p)
 
 
-def _weights(name: str, mu: Any) -> Vector:
+def weights(name: str, mu: Any) -> Vector:
+    """The weights of a measure, in float64.
+
+    Raises:
+        ValueError: no measure, traced values, or a batch.
+    """
     if not isinstance(mu, EmpiricalMeasure):
         raise ValueError(
             f"{name} must be an EmpiricalMeasure, got a {type(mu).__name__}: wrap points as "
@@ -285,7 +307,12 @@ def _weights(name: str, mu: Any) -> Vector:
     return np.exp(np.asarray(mu.log_weights, np.float64))
 
 
-def _states(name: str, mu: EmpiricalMeasure) -> Matrix:
+def states(name: str, mu: EmpiricalMeasure) -> Matrix:
+    """The points of a measure on R^d, in float64.
+
+    Raises:
+        ValueError: tokens or pairs.
+    """
     if isinstance(mu.points, (Token, Pair)):
         raise ValueError(
             f"{name} is a measure on {type(mu.points).__name__.lower()}s, on which no distance is "

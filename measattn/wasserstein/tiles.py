@@ -27,7 +27,7 @@ Tiles = Callable[..., Any]
 
 
 @partial(jax.jit, static_argnames=("p", "group"))
-def compiled(x: Any, y: Any, u: Any, rho: Any, *, p: float, group: int) -> Any:
+def compiled(x: Any, y: Any, u: Any, rho: Any, *, p: float | int, group: int) -> Any:
     """The bounds by XLA, group by group."""
 
     def bound(rows: tuple) -> Any:
@@ -36,13 +36,13 @@ def compiled(x: Any, y: Any, u: Any, rho: Any, *, p: float, group: int) -> Any:
     return jax.lax.map(bound, (x.reshape(-1, group, x.shape[1]), u.reshape(-1, group)))
 
 
-def on_the_host(x: Any, y: Any, u: Any, rho: Any, *, p: float, group: int) -> Any:
+def on_the_host(x: Any, y: Any, u: Any, rho: Any, *, p: float | int, group: int) -> Any:
     """The bounds by NumPy: a host callback that calls JAX can wait for itself for ever."""
     parts = range(0, len(x), group)
     return np.stack([_bound(np, x[i : i + group], y, u[i : i + group], rho, p) for i in parts])
 
 
-def _bound(xp: Any, x: Any, y: Any, u: Any, rho: Any, p: float) -> Any:
+def _bound(xp: Any, x: Any, y: Any, u: Any, rho: Any, p: float | int) -> Any:
     exact = {"precision": jax.lax.Precision.HIGHEST} if xp is jnp else {}
     square = xp.maximum(xp.matmul(x, y, **exact), 0)
     distance = xp.maximum(xp.sqrt(square) - rho, 0)
@@ -55,7 +55,7 @@ def bounds(
     y: np.ndarray,
     u: np.ndarray,
     *,
-    p: float,
+    p: float | int,
     groups: list,
     largest: float,
     run: Tiles,

@@ -24,7 +24,7 @@ def w1(
     *,
     metric: Callable | None = None,
     solver: AbstractSolver | None = None,
-    tol: float = 1e-9,
+    tol: float | int = 1e-9,
     start: Solution | None = None,
     watch: Watch | None = None,
 ) -> Solution:
@@ -55,11 +55,11 @@ def w1(
 def wp(
     mu: EmpiricalMeasure,
     nu: EmpiricalMeasure,
-    p: float,
+    p: float | int,
     *,
     metric: Callable | None = None,
     solver: AbstractSolver | None = None,
-    tol: float = 1e-9,
+    tol: float | int = 1e-9,
     start: Solution | None = None,
     watch: Watch | None = None,
 ) -> Solution:
@@ -76,7 +76,7 @@ def solve(
     problem: Problem,
     *,
     solver: AbstractSolver | None = None,
-    tol: float = 1e-9,
+    tol: float | int = 1e-9,
     watch: Watch | None = None,
 ) -> Solution:
     """The least cost of a problem of your own, see `transport_problem`; as `w1`."""
@@ -85,7 +85,7 @@ def solve(
 
 
 def solve_posed(
-    posed: Posed, solver: Any, *, tol: float, start: Solution | None, watch: Watch | None
+    posed: Posed, solver: Any, *, tol: float | int, start: Solution | None, watch: Watch | None
 ) -> Solution:
     """Solve the reduced problem, judge the proposal, and go back to the atoms as given."""
     if not isinstance(solver, AbstractSolver):
@@ -114,7 +114,7 @@ def _judged(
     proposal: Proposal,
     certified: Certified,
     solver: AbstractSolver,
-    tol: float,
+    tol: float | int,
     began: float,
 ) -> Solution:
     p, unit = posed.problem.p, posed.unit

@@ -15,6 +15,13 @@ SMALL = 2**17
 """Up to this many pairs a dense matrix of costs is faster than a search for candidates."""
 
 
+DENSE = 2**24
+"""Up to this many pairs (128 MB) the dense simplex can take over from column generation."""
+
+ROUNDS = 12
+"""Column generation closes ordinary problems in six rounds; it is slow where many arcs tie."""
+
+
 @dataclass(frozen=True)
 class Auto(AbstractSolver):
     """The exact solver that fits the problem; the solution says which, and why."""
@@ -23,6 +30,12 @@ class Auto(AbstractSolver):
         """Choose, and let the chosen one solve."""
         solver, reason = choose(problem)
         proposal = solver.solve(problem, run)
+        if proposal.iterations == ROUNDS and isinstance(solver, ColumnGeneration):
+            lower, upper, _ = proposal.trace[-1]
+            if upper - lower > run.tol * upper and len(problem.a) * len(problem.b) <= DENSE:
+                reason = f"column generation left a gap of {upper - lower:.1e} in {ROUNDS} rounds"
+                trace = proposal.trace
+                proposal = replace(NetworkSimplex().solve(problem, run), trace=trace)
         return replace(proposal, solver=f"{proposal.solver} ({reason})")
 
 
@@ -33,8 +46,10 @@ def choose(problem: Problem) -> tuple[AbstractSolver, str]:
         return Single(), "one measure is a Dirac mass"
     if isinstance(ground, Euclidean) and ground.x.shape[1] == 1:
         return Line(), "points on the line"
-    if n * m > SMALL:
+    if n * m > DENSE:
         return ColumnGeneration(), f"{n}·{m} pairs are many"
+    if n * m > SMALL:
+        return ColumnGeneration(rounds=ROUNDS), f"{n}·{m} pairs are many"
     if problem.uniform:
         return Assignment(), "equally many atoms of equal weight"
     return NetworkSimplex(), "few atoms, general weights"

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from measattn.wasserstein.certificate import Certified
@@ -20,6 +20,10 @@ class Start(NamedTuple):
     cols: Index
 
 
+def _unwatched(bracket: Bracket) -> None:
+    """No one watches."""
+
+
 @dataclass(frozen=True)
 class Run:
     """How a problem is to be solved.
@@ -30,9 +34,9 @@ class Run:
         watch: called with the bracket after each round.
     """
 
-    tol: float = 1e-9
+    tol: float | int = 1e-9
     start: Start | None = None
-    watch: Callable[[Bracket], None] = lambda bracket: None
+    watch: Callable[[Bracket], None] = field(default=_unwatched)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from measattn.wasserstein.certificate import Below, Certified, from_above, from_below
 from measattn.wasserstein.ground import Index, Vector
 from measattn.wasserstein.plan import Plan, monotone
-from measattn.wasserstein.pricing import nearest
+from measattn.wasserstein.pricing import Priced, nearest
 from measattn.wasserstein.problem import Problem
 from measattn.wasserstein.solution import Bracket
 from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run
@@ -23,7 +23,7 @@ class ColumnGeneration(AbstractSolver):
     negative reduced cost join. The rounds' brackets are certified; they end when the gap is closed.
 
     Attributes:
-        neighbours: candidates for each atom.
+        neighbours: candidates for each atom, at the start and in each round.
         rounds: the most rounds allowed.
         pivots: the most pivots of one round.
     """
@@ -41,25 +41,36 @@ class ColumnGeneration(AbstractSolver):
             certified = Certified(below, from_above(problem, coupling))
             return Proposal(coupling, below.u, "ColumnGeneration", certified=certified)
 
-        arcs = self._candidates(problem, below, run)
+        arcs, best = self._candidates(problem, below, run), below
         trace: list[Bracket] = []
         while True:
             plan, u, v = on_arcs(problem, arcs // m, arcs % m, self.pivots)
             below, above = from_below(problem, u, v), from_above(problem, plan)
-            lower, upper = (cost ** (1 / problem.p) for cost in (below.lower, above.upper))
+            best = max(best, below, key=lambda bound: bound.lower)
+            lower, upper = (cost ** (1 / problem.p) for cost in (best.lower, above.upper))
             trace.append(Bracket(lower, upper, len(arcs)))
             run.watch(trace[-1])
             # the bound has moved a constant from one potential to the other
-            v = v + u[0] - below.u[0]
-            priced = below.priced
-            better = priced.values < v[priced.cols] - above.resolution / 64
-            grown = np.union1d(arcs, priced.rows[better] * m + priced.cols[better])
+            violated = self._violated(below.priced, v + u[0] - below.u[0], above.resolution / 64)
+            grown = np.union1d(arcs, violated)
             closed = upper - lower <= run.tol * upper
             if closed or len(grown) == len(arcs) or len(trace) == self.rounds:
-                certified = Certified(below, above)
+                certified = Certified(best, above)
                 rounds = len(trace)
-                return Proposal(plan, u, "ColumnGeneration", rounds, tuple(trace), certified)
+                return Proposal(plan, best.u, "ColumnGeneration", rounds, tuple(trace), certified)
             arcs = grown
+
+    def _violated(self, priced: Priced, v: Vector, least: float) -> Index:
+        """The pairs that violate the potentials, the worst few of each source and each target.
+
+        Without the limit one wrong potential would bring in all pairs of its atom.
+        """
+        slack = priced.values - v[priced.cols]
+        pairs = np.flatnonzero(slack < -least)
+        pairs = pairs[np.argsort(slack[pairs], kind="stable")]
+        few = _rank(priced.rows[pairs]) < self.neighbours
+        few |= _rank(priced.cols[pairs]) < self.neighbours
+        return priced.rows[pairs[few]] * len(v) + priced.cols[pairs[few]]
 
     def _candidates(self, problem: Problem, below: Below, run: Run) -> Index:
         """A feasible chain, the arcs of the start, and neighbours in reduced cost on both sides."""
@@ -78,3 +89,13 @@ class ColumnGeneration(AbstractSolver):
 
 def _has_marginal(plan: Plan, a: Vector) -> bool:
     return bool(np.allclose(np.bincount(plan.rows, plan.mass, len(a)), a, rtol=1e-14, atol=0))
+
+
+def _rank(label: Index) -> Index:
+    """For each entry, how many before it have its label."""
+    order = np.argsort(label, kind="stable")
+    ordered = label[order]
+    first = np.searchsorted(ordered, ordered)
+    rank = np.empty(len(label), np.int64)
+    rank[order] = np.arange(len(label)) - first
+    return rank

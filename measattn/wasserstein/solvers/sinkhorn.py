@@ -28,7 +28,7 @@ class Sinkhorn(AbstractSolver):
         iterations: the most iterations.
     """
 
-    epsilon: float = 1e-2
+    epsilon: float | int = 1e-2
     iterations: int = 10_000
     exact = False
 
