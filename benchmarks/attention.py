@@ -4,31 +4,17 @@ Prints the median of seven runs and ratios; absolute times on a shared machine m
 Run: ``python benchmarks/attention.py [n ...]``
 """
 
-import statistics
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measuring import interleaved
 
 import measattn as ma
 
 DIMENSION = 64
 RUNS = 7
-
-
-def seconds(peers):
-    """Median seconds of each peer, their runs interleaved."""
-    times = {name: [] for name in peers}
-    for run in peers.values():
-        run()
-    for _ in range(RUNS):
-        for name, run in peers.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
 
 
 def compare(n):
@@ -55,7 +41,7 @@ def compare(n):
             torch.nn.functional.scaled_dot_product_attention(t, t, t)
         )
     worst = np.abs(np.asarray((mu @ layer).points) - np.asarray(theirs(points))[0, :, 0]).max()
-    result = seconds(peers)
+    result, _ = interleaved(peers, RUNS)
     print(f"n = {n}, d = {DIMENSION}, float32, largest difference {worst:.1e}")
     for name, t in result.items():
         rate = 4 * n * n * DIMENSION / t / 1e9

@@ -3,6 +3,7 @@
 from paper_repro import (
     definitions,
     entropy,
+    gibbs_lipschitz,
     lookup,
     moments,
     note_attention,
@@ -11,6 +12,7 @@ from paper_repro import (
     note_layers,
     note_positions,
     particles,
+    projection_lipschitz,
     proposition9,
 )
 from paper_repro.claim import Claim
@@ -27,6 +29,8 @@ CLAIMS: tuple[Claim, ...] = (
     proposition9.proposition,
     particles.particles,
     entropy.max_entropy,
+    gibbs_lipschitz.gibbs,
+    projection_lipschitz.projection,
     note_attention.theorem1,
     note_attention.theorem2,
     note_attention.theorem3,

@@ -104,6 +104,11 @@ def causal(n: int) -> Array:
     return np.where(np.tril(np.ones((n, n), bool)), 0.0, -np.inf)
 
 
+def distances(x: Array, y: Array) -> Array:
+    """All |x_i − y_j|, by direct differences."""
+    return np.sqrt(np.sum((x[:, None] - y[None]) ** 2, axis=-1))
+
+
 def kl(p: Array, q: Array) -> float:
     """KL(p | q) of two probability vectors."""
     has = p > 0

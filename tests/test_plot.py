@@ -10,11 +10,20 @@ import pytest
 from matplotlib.figure import Figure
 
 import measattn as ma
-from measattn import plot
+from measattn import plot, wasserstein
+from measattn.wasserstein import ColumnGeneration
 
 
 def cloud(n=12, d=2, seed=0):
     return ma.EmpiricalMeasure(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+def solved(draw, mu, nu, ax, **options):
+    return draw(wasserstein.w1(mu, nu, **options), mu, nu, ax)
+
+
+def closing():
+    return wasserstein.w1(cloud(n=60), cloud(n=50, seed=1), solver=ColumnGeneration(neighbours=1))
 
 
 DRAWINGS = {
@@ -28,6 +37,13 @@ DRAWINGS = {
     "weights": lambda ax: plot.weights(np.full((2, 3), 1 / 3), ax, columns=["a", "b", "c"]),
     "curve": lambda ax: plot.curve([1, 10], [1.0, 0.1], ax, spread=[0.1, 0.01], bound=[2, 0.2]),
     "margins": lambda ax: plot.margins({"a": 0.5, "b": 0.0, "c": 2.0}, ax),
+    "transport d=1": lambda ax: solved(plot.transport, cloud(d=1), cloud(n=5, d=1, seed=1), ax),
+    "transport d=2": lambda ax: solved(plot.transport, cloud(), cloud(n=7, seed=1), ax),
+    "transport d=5": lambda ax: solved(plot.transport, cloud(d=5), cloud(d=5, seed=1), ax),
+    "potential d=1": lambda ax: solved(plot.potential, cloud(d=1), cloud(d=1, seed=1), ax),
+    "potential d=2": lambda ax: solved(plot.potential, cloud(), cloud(n=7, seed=1), ax),
+    "potential d=5": lambda ax: solved(plot.potential, cloud(d=5), cloud(d=5, seed=1), ax),
+    "bracket": lambda ax: plot.bracket(closing(), ax, tol=1e-9),
     "errors": lambda ax: plot.errors_by_layer([[1e-15, 0.0], [1e-14]], 1e-12, ax),
 }
 
@@ -118,9 +134,76 @@ def test_the_fitted_slope_is_in_the_legend():
     assert axes.get_legend().get_texts()[0].get_text() == "fitted slope −0.500"
 
 
+def test_an_arc_joins_the_atoms_that_exchange_mass_and_is_as_wide_as_its_mass():
+    mu = ma.EmpiricalMeasure([[0.0, 0.0], [0.0, 5.0]])
+    nu = ma.weighted([[1.0, 0.0], [1.0, 5.0]], [3.0, 1.0])
+    solution = wasserstein.w1(mu, nu)
+    lines = plot.transport(solution, mu, nu).axes[0].collections[0]
+    rows, cols, mass = solution.plan
+    drawn = {tuple(map(tuple, line)): width for line, width in zip(
+        lines.get_segments(), lines.get_linewidths(), strict=True)}  # fmt: skip
+    assert len(drawn) == len(mass) == 3
+    for i, j, share in zip(rows, cols, mass, strict=True):
+        ends = tuple(map(tuple, np.stack([mu.points[i], nu.points[j]])))
+        assert drawn[ends] / max(drawn.values()) == pytest.approx(share / mass.max())
+
+
+def test_of_many_arcs_the_heaviest_are_drawn_and_the_title_says_so():
+    mu = ma.weighted(np.random.default_rng(0).normal(size=(30, 2)), np.arange(1.0, 31.0))
+    nu = ma.pushforward(lambda x: x + 9.0, mu)
+    solution = wasserstein.w1(mu, nu)
+    axes = plot.transport(solution, mu, nu, arcs=10).axes[0]
+    assert len(axes.collections[0].get_segments()) == 10
+    share = np.sort(solution.plan.mass)[-10:].sum()
+    assert f"heaviest 10 of {len(solution.plan.mass)} arcs, {share:.0%}" in axes.get_title("left")
+    assert plot.transport(solution, mu, nu).axes[0].get_title("left") == ""
+
+
+def test_on_the_line_the_area_between_the_quantile_functions_is_the_distance():
+    mu = ma.weighted([[0.0], [2.0], [1.0]], [1.0, 2.0, 1.0])
+    nu = ma.weighted([[3.0], [-1.0]], [0.3, 0.7])
+    solution = wasserstein.w1(mu, nu)
+    low, high = plot.transport(solution, mu, nu).axes[0].lines
+    edges = low.get_xdata()
+    assert edges == pytest.approx(high.get_xdata())
+    area = np.abs(low.get_ydata() - high.get_ydata())[:-1] @ np.diff(edges)
+    assert area == pytest.approx(solution.value, rel=1e-6)
+
+
+def test_the_drawn_potential_is_one_function_whose_mean_difference_is_the_distance():
+    mu, nu = cloud(), cloud(n=7, seed=1)
+    solution = wasserstein.w1(mu, nu)
+    source, target = plot.potential(solution, mu, nu).axes[0].collections[:2]
+    f, g = (np.asarray(dots.get_array()) for dots in (source, target))
+    assert f.mean() - g.mean() == pytest.approx(solution.value, rel=1e-5)
+    assert f.mean() + g.mean() == pytest.approx(0, abs=1e-6)
+    far = np.linalg.norm(np.asarray(mu.points)[:, None] - np.asarray(nu.points)[None], axis=2)
+    assert (f[:, None] - g[None] <= far + 1e-6).all()
+
+
+def test_the_drawn_bracket_falls_and_ends_within_what_was_asked_for():
+    solution = closing()
+    assert len(solution.trace) > 1
+    gap, above, below = (line.get_ydata() for line in plot.bracket(solution).axes[0].lines)
+    assert (np.diff(gap) <= 0).all()
+    assert (np.diff(above) <= 0).all()
+    assert (np.diff(below) <= 0).all()
+    assert gap[-1] <= 1e-9
+
+
 @pytest.mark.parametrize(
     ("draw", "words"),
     [
+        (
+            lambda: solved(
+                lambda s, *_: plot.transport(s, cloud(3), cloud()), cloud(), cloud(seed=1), None
+            ),
+            "pass the measures",
+        ),
+        (
+            lambda: solved(lambda s, *_: plot.bracket(s), cloud(), cloud(seed=1), None),
+            "ColumnGeneration",
+        ),
         (lambda: plot.law(cloud(), cloud(d=3)), "dimension"),
         (lambda: plot.weights(np.ones(3)), "two axes"),
         (lambda: plot.weights(np.ones((2, 2)), rows=["a"]), "rows must name all 2"),
@@ -139,7 +222,8 @@ def test_the_library_is_imported_without_matplotlib_and_says_how_to_get_it():
 import sys
 sys.modules["matplotlib"] = None
 import measattn as ma
-from measattn import plot
+from measattn import plot, wasserstein
+from measattn.wasserstein import ColumnGeneration
 try:
     plot.measure(ma.dirac([0.0]))
 except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Figures of measures, kernels and laws.
+"""Figures of measures, kernels, laws and transport.
 
 Every function returns a `matplotlib.figure.Figure` and takes an optional ``ax`` to draw into. This
 is the only package that imports matplotlib, and it does so when the first figure is drawn:
@@ -9,16 +9,20 @@ from measattn.plot.curves import curve, errors_by_layer, margins
 from measattn.plot.kernels import kernel, weights
 from measattn.plot.measures import law, measure
 from measattn.plot.style import ACCENTS, INK, PAPER
+from measattn.plot.transports import bracket, potential, transport
 
 __all__ = [
     "ACCENTS",
     "INK",
     "PAPER",
+    "bracket",
     "curve",
     "errors_by_layer",
     "kernel",
     "law",
     "margins",
     "measure",
+    "potential",
+    "transport",
     "weights",
 ]

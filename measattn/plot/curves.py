@@ -80,6 +80,7 @@ def errors_by_layer(
     ax: "Axes | None" = None,
     *,
     name: str = "relative error",
+    labels: tuple[str, str] = ("worst head", "tolerance"),
 ) -> "Figure":
     r"""The error of every head (dots) and the worst of each layer (line), on a logarithmic axis.
 
@@ -88,6 +89,7 @@ def errors_by_layer(
         tolerance: what is allowed, drawn as a dashed line.
         ax: axes to draw into; a new figure by default.
         name: label of the vertical axis.
+        labels: of the two lines, where the entries are no heads.
     """
     rows = [np.maximum(np.asarray(row, np.float64), np.finfo(np.float64).tiny) for row in errors]
     if not rows or any(row.size == 0 for row in rows):
@@ -96,9 +98,9 @@ def errors_by_layer(
     for layer, row in enumerate(rows):
         axes.plot(np.full(row.size, layer), row, "o", color=ACCENTS[0], alpha=0.35, markersize=3)
     worst = [row.max() for row in rows]
-    axes.plot(range(len(rows)), worst, color=ACCENTS[0], label="worst head")
+    axes.plot(range(len(rows)), worst, color=ACCENTS[0], label=labels[0])
     if tolerance is not None:
-        axes.axhline(tolerance, linestyle="--", color=ACCENTS[1], label="tolerance")
+        axes.axhline(tolerance, linestyle="--", color=ACCENTS[1], label=labels[1])
     axes.set(yscale="log", xlabel="layer", ylabel=name)
     axes.legend()
     return figure

@@ -4,18 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from measattn.measure import EmpiricalMeasure, states
+from measattn.measure import EmpiricalMeasure
+from measattn.plot.atoms import arrays, dots, legend, plane
 from measattn.plot.style import ACCENTS, INK, PAPER, canvas, house_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-LARGEST_DOT = 130.0
-"""Area, in square points, of the heaviest atom."""
-
-LEGEND_DOT = 28.0
-"""Area of the dots in a legend."""
 
 
 @house_style
@@ -38,17 +33,17 @@ def measure(
         colour: of the atoms.
         label: for the legend.
     """
-    points, weights = _arrays(mu)
+    points, weights = arrays(mu)
     figure, axes = canvas(ax)
     if points.shape[1] == 1:
         _stems(axes, points[:, 0], weights, colour, label)
     else:
-        plane, names = _plane(points, weights)
-        _dots(axes, plane(points), weights, colour, label)
+        projected, names = plane(points, weights)
+        dots(axes, projected(points), weights, colour, label)
         axes.set(xlabel=names[0], ylabel=names[1])
         axes.set_aspect("equal", adjustable="datalim")
     if label is not None:
-        _legend(axes)
+        legend(axes)
     return figure
 
 
@@ -69,7 +64,7 @@ def law(
     Raises:
         ValueError: the two laws live in different dimensions.
     """
-    (x, wx), (y, wy) = _arrays(mu), _arrays(nu)
+    (x, wx), (y, wy) = arrays(mu), arrays(nu)
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"both laws must have the same dimension, got {x.shape[1]} and {y.shape[1]}: "
@@ -80,8 +75,8 @@ def law(
         x, y = (np.column_stack([p[:, 0], np.full(len(p), h)]) for p, h in ((x, 1.0), (y, 0.0)))
         axes.set(xlabel="state", yticks=[1.0, 0.0], yticklabels=labels, ylim=(-0.35, 1.35))
     else:
-        plane, names = _plane(np.vstack([x, y]), np.concatenate([wx, wy]) / 2)
-        x, y = plane(x), plane(y)
+        projected, names = plane(np.vstack([x, y]), np.concatenate([wx, wy]) / 2)
+        x, y = projected(x), projected(y)
         axes.set(xlabel=names[0], ylabel=names[1])
         axes.set_aspect("equal", adjustable="datalim")
     if len(x) == len(y):
@@ -91,15 +86,10 @@ def law(
             angles="xy", scale_units="xy", scale=1, color=INK, alpha=0.45,
             width=0.003, headwidth=4, headlength=5, zorder=2,
         )  # fmt: skip
-    _dots(axes, x, wx, ACCENTS[0], labels[0])
-    _dots(axes, y, wy, ACCENTS[1], labels[1])
-    _legend(axes)
+    dots(axes, x, wx, ACCENTS[0], labels[0])
+    dots(axes, y, wy, ACCENTS[1], labels[1])
+    legend(axes)
     return figure
-
-
-def _arrays(mu: EmpiricalMeasure) -> tuple[np.ndarray, np.ndarray]:
-    mu = states(mu)
-    return np.asarray(mu.points, np.float64), np.asarray(mu.weights, np.float64)
 
 
 def _stems(
@@ -109,40 +99,3 @@ def _stems(
     axes.plot(points, weights, "o", color=colour, markeredgecolor=PAPER, label=label)
     drawn = axes.get_ylim()[1] if axes.lines[:-1] else 0.0
     axes.set(xlabel="state", ylabel="weight", ylim=(0.0, max(drawn, 1.08 * weights.max())))
-
-
-def _dots(
-    axes: "Axes", points: np.ndarray, weights: np.ndarray, colour: str, label: str | None
-) -> None:
-    # many dots of one size would hide one another, a few heavy ones do not
-    crowd = weights.sum() ** 2 / (weights**2).sum()
-    area = LARGEST_DOT * weights / weights.max() / max(1.0, crowd / 12.0)
-    axes.scatter(
-        points[:, 0], points[:, 1], s=np.maximum(area, 4.0), color=colour, alpha=0.85,
-        edgecolors=PAPER, linewidths=0.5, label=label, zorder=3,
-    )  # fmt: skip
-
-
-def _legend(axes: "Axes") -> None:
-    for handle in axes.legend(loc="best").legend_handles:
-        resize = getattr(handle, "set_sizes", None)
-        if resize is not None:
-            resize([LEGEND_DOT])
-
-
-def _plane(points: np.ndarray, weights: np.ndarray) -> tuple:
-    """The projection to draw in, and the names of its axes."""
-    if points.shape[1] == 2:
-        return (lambda p: p), ("first coordinate", "second coordinate")
-    centre = weights @ points
-    scaled = np.sqrt(weights)[:, None] * (points - centre)
-    _, singular, axes = np.linalg.svd(scaled, full_matrices=False)
-    axes = axes[:2] if len(axes) > 1 else np.vstack([axes, np.zeros_like(axes)])
-    singular = np.append(singular, 0.0)
-    total = float(np.sum(singular**2)) or 1.0
-    shares = 100.0 * singular[:2] ** 2 / total
-    names = tuple(
-        f"{which} principal axis ({share:.0f}% of variance)"
-        for which, share in zip(("first", "second"), shares, strict=True)
-    )
-    return (lambda p: (p - centre) @ axes.T), names

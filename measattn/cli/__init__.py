@@ -1,0 +1,206 @@
+"""The command line: ``measattn reproduce`` and ``measattn w1``.
+
+Needs the extra ``repro`` (typer); everything else is imported by the command that uses it.
+"""
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from measattn.cli.reading import read_measure
+
+SHOWN = ("value", "lower", "upper", "gap", "p", "solver", "status", "iterations", "seconds")
+INTERRUPTED = 130
+"""The exit status of a program that SIGINT ended, by the convention of shells."""
+
+NO_REPRO = """\
+`measattn reproduce` runs the folder paper_repro of the source tree, which the installed library
+does not contain. From a copy of the source tree run `make reproduce` (it sets itself up), or
+`measattn reproduce` in its root.
+"""
+
+
+def main() -> None:
+    """Entry point of the command ``measattn``."""
+    try:
+        import typer
+    except ModuleNotFoundError:
+        print(
+            "the command line needs typer: pip install 'measattn[repro]'\n"
+            "(the library itself is there: python -c 'import measattn')",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    build(typer)()
+
+
+def build(typer: Any) -> Any:
+    """The application; typer is passed in because it is an extra."""
+    app = typer.Typer(
+        help="Attention as Markov kernels on empirical measures.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_show_locals=False,
+    )
+
+    def print_version(asked: bool) -> None:
+        if asked:
+            import measattn
+
+            typer.echo(f"measattn {measattn.__version__}")
+            raise typer.Exit()
+
+    @app.callback()
+    def options(
+        version: Annotated[
+            bool,
+            typer.Option("--version", is_eager=True, callback=print_version, help="Its version."),
+        ] = False,
+    ) -> None:
+        """Attention as Markov kernels on empirical measures."""
+
+    @app.command()
+    def reproduce(
+        ids: Annotated[
+            list[str] | None, typer.Argument(metavar="[ID]...", help="Statements; default: all.")
+        ] = None,
+        quick: Annotated[
+            bool, typer.Option("--quick", help="Smaller sizes, under three minutes.")
+        ] = False,
+        out: Annotated[Path, typer.Option(help="Output folder.")] = Path("build/repro"),
+        fresh: Annotated[bool, typer.Option("--fresh", help="Use no earlier result.")] = False,
+        seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+        list_: Annotated[bool, typer.Option("--list", help="List the statements.")] = False,
+    ) -> None:
+        """Check the statements about attention and write one HTML report.
+
+        The exit status is 0 only if every verdict is the expected one.
+        """
+        run = _reproduction()
+        if run is None:
+            typer.echo(NO_REPRO, err=True)
+            raise typer.Exit(2)
+        flags = {"--quick": quick, "--fresh": fresh, "--list": list_}
+        arguments = [*(ids or []), *(flag for flag, on in flags.items() if on)]
+        raise typer.Exit(run([*arguments, "--out", str(out), "--seed", str(seed)]))
+
+    @app.command()
+    def w1(
+        first: Annotated[Path, typer.Argument(metavar="A", help="Points: .npy, .npz or .csv.")],
+        second: Annotated[Path, typer.Argument(metavar="B", help="Points: .npy, .npz or .csv.")],
+        p: Annotated[float, typer.Option("--p", help="The order, a number of at least 1.")] = 1.0,
+        tol: Annotated[float, typer.Option(help="The relative gap to certify.")] = 1e-9,
+        plan: Annotated[
+            Path | None,
+            typer.Option(metavar="FILE.npz", help="Write rows, cols, mass, potentials u and v."),
+        ] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ) -> None:
+        """The exact Wasserstein distance of two point clouds, with its certificate.
+
+        A file holds one point a row. An .npz archive holds `points` and, if the points are
+        weighted, `weights` or `log_weights` (as written by EmpiricalMeasure.save).
+
+        The exit status is 0 if the gap is closed, 1 if only a bracket was certified, 2 if the
+        input is refused.
+        """
+        try:
+            status = _w1(typer.echo, first, second, p, tol, plan, as_json)
+        except KeyboardInterrupt as reached:
+            typer.echo(f"interrupted {reached}".rstrip(), err=True)
+            # the solver's thread may be inside a library that does not look up for minutes
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise typer.Exit(status)
+
+    return app
+
+
+def _w1(
+    echo: Callable,
+    first: Path,
+    second: Path,
+    p: float,
+    tol: float,
+    plan: Path | None,
+    as_json: bool,
+) -> int:
+    """The command `w1`; its exit status."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from measattn import wasserstein
+    from measattn.cli.progress import followed
+
+    status = 0
+    try:
+        if plan is not None:
+            _check_plan(plan)
+        mu, nu = read_measure(first), read_measure(second)
+        solution = followed(lambda watch: wasserstein.wp(mu, nu, p, tol=tol, watch=watch), p)
+    except (ValueError, OSError) as error:
+        echo(f"error: {error}", err=True)
+        return 2
+    except wasserstein.TransportError as error:
+        echo(f"error: {error}", err=True)
+        solution, status = error.solution, 1
+    row: dict[str, Any] = {name: getattr(solution, name) for name in SHOWN}
+    row |= {"sizes": [mu.size, nu.size], "dimension": mu.dimension}
+    row |= {"trace": [bracket._asdict() for bracket in solution.trace]}
+    echo(json.dumps(row) if as_json else _table(row))
+    if plan is not None:
+        u, v = solution.potentials
+        try:
+            _write_plan(plan, solution.plan._asdict() | {"u": u, "v": v})
+        except OSError as error:
+            echo(f"error: the plan could not be written: {error}", err=True)
+            return 2
+    return status
+
+
+def _check_plan(file: Path) -> None:
+    """Refuse before minutes of work what could not be written after them."""
+    if file.suffix.lower() != ".npz":
+        raise ValueError(f"--plan must name an .npz file, got {file}")
+    if not os.access(file if file.exists() else file.resolve().parent, os.W_OK) or file.is_dir():
+        raise ValueError(f"--plan {file} cannot be written: name a file in a folder of your own")
+
+
+def _write_plan(file: Path, arrays: dict[str, Any]) -> None:
+    import numpy as np
+
+    # opened here because np.savez would add a suffix to the name
+    with file.open("wb") as handle:
+        np.savez(handle, allow_pickle=False, **arrays)
+
+
+def _table(row: dict[str, Any]) -> str:
+    sizes = " and ".join(f"{size:,}" for size in row["sizes"])
+    lines = [
+        (f"W{row['p']:g}", f"{row['value']:.15g}"),
+        ("certified", f"[{row['lower']:.15g}, {row['upper']:.15g}]"),
+        ("gap", f"{row['gap']:.2e}"),
+        ("atoms", f"{sizes}, dimension {row['dimension']}"),
+        ("solver", row["solver"]),
+        ("status", row["status"]),
+        ("seconds", f"{row['seconds']:.2f}"),
+    ]
+    return "\n".join(f"{name:<10} {value}" for name, value in lines)
+
+
+def _reproduction() -> Callable[[list[str]], int] | None:
+    """``paper_repro.__main__.main``, from the path, the current folder or the source tree."""
+    for folder in (None, Path.cwd(), Path(__file__).resolve().parents[2]):
+        if folder is not None and (folder / "paper_repro" / "__main__.py").is_file():
+            sys.path.insert(0, str(folder))
+        try:
+            return importlib.import_module("paper_repro.__main__").main
+        except ModuleNotFoundError as error:
+            if error.name not in {"paper_repro", "paper_repro.__main__"}:
+                raise
+    return None

@@ -1,0 +1,147 @@
+"""Files of points become measures; a file is data, whoever made it.
+
+Nothing in a file is executed, and what an array's header claims is compared with what the file
+holds before memory is taken for it.
+"""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from measattn.measure import EmpiricalMeasure
+
+LARGEST_UNPACKED = 2**32
+"""Bytes that a compressed archive may unpack to; a small file can claim any number."""
+
+
+def read_measure(path: Path) -> "EmpiricalMeasure":
+    """The measure in a file of points; nothing in the file is executed.
+
+    Raises:
+        ValueError: an unknown suffix, or contents that are no points.
+        FileNotFoundError: no such file.
+    """
+    from measattn.measure import EmpiricalMeasure, weighted
+    from measattn.storage import read
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return EmpiricalMeasure(_rows(path, _csv(path)))
+    if suffix == ".npy":
+        return EmpiricalMeasure(_rows(path, _npy(path)))
+    if suffix != ".npz":
+        raise ValueError(f"{path}: points are read from .npy, .npz and .csv files, not {suffix!r}")
+    arrays = _npz(path)
+    if "log_weights" in arrays:
+        return EmpiricalMeasure(*read(path))
+    if "points" in arrays:
+        points = _rows(path, arrays["points"])
+        return (
+            weighted(points, arrays["weights"]) if "weights" in arrays else EmpiricalMeasure(points)
+        )
+    if len(arrays) == 1:
+        return EmpiricalMeasure(_rows(path, *arrays.values()))
+    raise ValueError(f"{path} holds {sorted(arrays)}; name the array of points 'points'")
+
+
+def _npy(path: Path) -> Any:
+    import numpy as np
+
+    try:
+        with path.open("rb") as handle:
+            _check_header(handle, path.stat().st_size)
+            handle.seek(0)
+            return np.lib.format.read_array(handle, allow_pickle=False)
+    except Exception as error:  # a damaged file may fail anywhere
+        raise ValueError(f"{path} is not readable as npy: {error}") from None
+
+
+def _npz(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            size = sum(member.file_size for member in members)
+            if size > max(LARGEST_UNPACKED, path.stat().st_size):
+                raise ValueError(
+                    f"it unpacks to {size:,} bytes, more than {LARGEST_UNPACKED:,}: save the "
+                    "points as .npy, or fewer of them"
+                )
+            for member in members:
+                with archive.open(member) as handle:
+                    _check_header(handle, member.file_size)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # a damaged file may fail anywhere
+        raise ValueError(f"{path} is not readable as npz: {error}") from None
+
+
+def _check_header(handle: IO[bytes], size: int) -> None:
+    """Refuse an array whose shape claims more bytes than there are."""
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(handle)
+    if version not in {(1, 0), (2, 0)}:
+        raise ValueError(f"arrays of numbers have format 1.0 or 2.0, this one has {version}")
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(handle)
+    if dtype.hasobject:
+        return  # refused by NumPy, which names the reason
+    claimed, held = math.prod(shape) * dtype.itemsize, size - handle.tell()
+    if min(shape, default=0) < 0 or claimed > held:
+        raise ValueError(
+            f"its header claims the shape {shape}, which takes {claimed:,} bytes, but it holds "
+            f"{held:,}: it is cut short or damaged, write it again"
+        )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _csv(path: Path) -> Any:
+    import numpy as np
+
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not readable as csv: {error}") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+
+    def cells(line: str) -> list[str]:
+        return line.replace(";", ",").split(",")
+
+    def numbers(line: str) -> list[float]:
+        return [float(cell) for cell in cells(line)]
+
+    if lines and not any(_is_number(cell) for cell in cells(lines[0])):
+        lines = lines[1:]  # a header
+    try:
+        rows = [numbers(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{path}: every cell must be a number: {error}") from None
+    if not rows:
+        raise ValueError(f"{path} holds no points")
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) != 1:
+        raise ValueError(f"{path}: rows must be equally long, got lengths {lengths}")
+    return np.array(rows)
+
+
+def _rows(path: Path, points: Any) -> Any:
+    if points.dtype.kind not in "fiub":
+        raise ValueError(f"{path} holds {points.dtype}, which are no numbers")
+    if points.ndim == 1 and points.size:
+        return points[:, None]
+    if points.ndim != 2 or points.size == 0:
+        raise ValueError(f"{path} must hold points (n, d), one a row, got shape {points.shape}")
+    return points
