@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from measattn.wasserstein.ground import AbstractGround, Index, Matrix, Vector
+from measattn.wasserstein.ground import UNIT, AbstractGround, Euclidean, Index, Matrix, Vector
 
 BLOCK = 2**21
 """Entries of the blocks of costs that are held at once (16 MB)."""
@@ -44,7 +44,9 @@ def c_transform(ground: AbstractGround, u: Vector, ceiling: Vector | None = None
         u: a potential on the sources (n,).
         ceiling: find pairs whose $C_{ij} - u_i$ lies below it (m,), too, not only the least.
     """
-    m = ground.shape[1]
+    n, m = ground.shape
+    if isinstance(ground, Euclidean) and ground.x.shape[1] == ground.p == 1 and n * m > BLOCK:
+        return _on_the_line(ground.x[:, 0], ground.y[:, 0], u)
     v, at = np.full(m, np.inf), np.zeros(m, np.int64)
     found: list[tuple[Index, Index, Vector]] = []
     bounds = ground.minima(u)
@@ -63,6 +65,33 @@ def c_transform(ground: AbstractGround, u: Vector, ceiling: Vector | None = None
                 found.append((rows, which, values))
     found = found or [(at, np.arange(m), v)]
     return Priced(v, at, *(np.concatenate(part) for part in zip(*found, strict=True)))
+
+
+def _on_the_line(x: Vector, y: Vector, u: Vector) -> Priced:
+    r"""For d = 1 and p = 1 the c-transform, from below, in O(n log n).
+
+    $v_j$ is the smaller of $y_j + \min_{x_i \le y_j}(-x_i - u_i)$ and $-y_j + \min_{x_i > y_j}
+    (x_i - u_i)$, two running minima. These sums round, and v is lowered by as much.
+    """
+    n, middle = len(x), x.mean()
+    order = np.argsort(x)
+    x, y, sorted_u = x[order] - middle, y - middle, u[order]
+    left, at_left = _running_minimum(-x - sorted_u)
+    right, at_right = (part[::-1] for part in _running_minimum((x - sorted_u)[::-1]))
+    before = np.searchsorted(x, y, side="right")
+    i, j = np.maximum(before - 1, 0), np.minimum(before, n - 1)
+    from_left = np.where(before > 0, y + left[i], np.inf)
+    from_right = np.where(before < n, right[j] - y, np.inf)
+    at = order[np.where(from_left <= from_right, at_left[i], n - 1 - at_right[j])]
+    size = max(np.abs(x).max(), np.abs(y).max()) + np.abs(u).max()
+    v = np.minimum(from_left, from_right) - 16 * UNIT * size
+    return Priced(v, at, at, np.arange(len(y)), v)
+
+
+def _running_minimum(values: Vector) -> tuple[Vector, Index]:
+    """The least of the values so far, and where it was met."""
+    least = np.minimum.accumulate(values)
+    return least, np.maximum.accumulate(np.where(values == least, np.arange(len(values)), 0))
 
 
 def _visits(

@@ -191,6 +191,31 @@ def test_the_filtered_c_transform_is_exact(monkeypatch, run, p, offset):
     np.testing.assert_array_equal(found, priced.v)
 
 
+def test_the_c_transform_of_many_points_on_the_line_is_never_too_large():
+    rng = np.random.default_rng(5)
+    x, y = (
+        np.round(rng.normal(size=(2000, 1)), 2) + 1e5,
+        np.round(rng.normal(size=(1500, 1)), 2) + 1e5,
+    )
+    u = 0.3 * rng.normal(size=2000)
+    costs = Euclidean(x, y, 1.0, tiles.compiled)
+    reduced = costs.block(slice(None), slice(None)) - u[:, None]
+    priced = c_transform(costs, u)
+    assert np.all(priced.v <= reduced.min(axis=0))
+    np.testing.assert_allclose(priced.v, reduced.min(axis=0), atol=1e-9)
+    np.testing.assert_allclose(reduced[priced.at, np.arange(1500)], priced.v, atol=1e-9)
+
+
+def test_a_hundred_thousand_points_on_the_line_are_certified():
+    rng = np.random.default_rng(6)
+    mu, nu = (ma.weighted(rng.normal(size=(100_000, 1)), rng.random(100_000)) for _ in range(2))
+    x, y, a, b = arrays(mu, nu)
+    expected = oracles.wasserstein_on_the_line(x[:, 0], y[:, 0], a, b)
+    solution = w1(mu, nu)
+    assert abs(solution.value - expected) <= 1e-10 * expected
+    assert solution.gap <= 1e-9 * expected
+
+
 def test_pairs_below_the_ceiling_are_found(monkeypatch):
     monkeypatch.setattr(ground, "WORTH_FILTERING", 0)
     rng = np.random.default_rng(1)
