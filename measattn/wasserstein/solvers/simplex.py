@@ -27,10 +27,8 @@ class NetworkSimplex(AbstractSolver):
 
     def solve(self, problem: Problem, run: Run) -> Proposal:
         """POT's plan and potential, its warnings turned into the certificate's business."""
-        cost_unit, mass_unit = _unit(problem.cost.max()), _mass_unit(problem)
-        plan, log = _emd(
-            problem.a / mass_unit, problem.b / mass_unit, problem.cost / cost_unit, self.pivots
-        )
+        cost_unit, (a, b, mass_unit) = _unit(problem.cost.max()), _masses(problem)
+        plan, log = _emd(a, b, problem.cost / cost_unit, self.pivots)
         rows, cols = np.nonzero(plan)
         mass = plan[rows, cols] * mass_unit
         return Proposal(Plan(rows, cols, mass), cost_unit * np.asarray(log["u"]), "NetworkSimplex")
@@ -43,10 +41,10 @@ def on_arcs(problem: Problem, rows: Index, cols: Index, pivots: int) -> tuple[Pl
     """
     n, m = problem.ground.shape
     costs = problem.ground.arcs(rows, cols)
-    cost_unit, mass_unit = _unit(costs.max()), _mass_unit(problem)
+    cost_unit, (a, b, mass_unit) = _unit(costs.max()), _masses(problem)
     # coordinates, because a conversion from a matrix would drop the zero costs of equal points
     matrix = coo_matrix((costs / cost_unit, (rows, cols)), shape=(n, m))
-    plan, log = _emd(problem.a / mass_unit, problem.b / mass_unit, matrix, pivots)
+    plan, log = _emd(a, b, matrix, pivots)
     plan = plan.tocoo()
     kept = Plan(plan.row.astype(np.int64), plan.col.astype(np.int64), plan.data * mass_unit)
     return kept, cost_unit * np.asarray(log["u"]), cost_unit * np.asarray(log["v"])
@@ -65,9 +63,13 @@ def _unit(largest: float) -> float:
     return 2.0 ** np.floor(np.log2(max(largest, np.finfo(float).tiny)))
 
 
-def _mass_unit(problem: Problem) -> float:
-    """The common mass of uniform atoms, so that flows are whole numbers; otherwise the total."""
-    return problem.a.mean() if problem.uniform else problem.a.sum()
+def _masses(problem: Problem) -> tuple[Vector, Vector, float]:
+    """The masses for POT and their unit; ones for uniform atoms, so that flows are exact."""
+    if problem.uniform:
+        ones = np.ones(len(problem.a))
+        return ones, ones, float(problem.a[0])
+    total = float(problem.a.sum())
+    return problem.a / total, problem.b / total, total
 
 
 def pot() -> Any:
