@@ -126,7 +126,7 @@ def test_reproduce_lists_the_statements_and_passes_the_exit_status_on():
 
 def test_reproduce_without_the_source_tree_says_where_it_is(tmp_path):
     code = (
-        "import measattn.cli as cli; cli.__file__ = 'elsewhere/measattn/cli.py'; "
+        "import measattn.cli as cli; cli.__file__ = 'elsewhere/measattn/cli/__init__.py'; "
         "import sys; sys.path = [p for p in sys.path if 'measattn' not in p and p != '']; "
         f"sys.path = [p for p in sys.path if p != {str(ROOT)!r}]; "
         "sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f).lower()]; "

@@ -101,7 +101,7 @@ def test_every_module_has_its_floor():
         ("safetensors", {"pretrained"}),
         ("gguf", {"pretrained"}),
         ("tokenizers", {"pretrained"}),
-        ("paper_repro", {"cli.py"}),
+        ("paper_repro", {"cli"}),
         ("torch", set()),
         ("transformers", set()),
     ],
@@ -217,7 +217,7 @@ def test_no_module_is_called_utils():
 def test_the_library_asserts_nothing_and_never_touches_the_configuration_of_jax(file):
     tree = ast.parse(file.read_text())
     assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
-    if file.name == "cli.py":
+    if LIBRARY / "cli" in file.parents:
         return  # where a program starts
     touched = [
         node.lineno

@@ -109,7 +109,7 @@ def build(typer: Any) -> Any:
         input is refused.
         """
         try:
-            status = _w1(typer.echo, first, second, p, tol, plan, as_json)
+            status = _w1(typer.echo, (first, second), p, tol, plan, as_json)
         except KeyboardInterrupt as reached:
             typer.echo(f"interrupted {reached}".rstrip(), err=True)
             # the solver's thread may be inside a library that does not look up for minutes
@@ -141,7 +141,7 @@ def _w1(
     try:
         if plan is not None:
             _check_plan(plan)
-        mu, nu = read_measure(first), read_measure(second)
+        mu, nu = map(read_measure, files)
         solution = followed(lambda watch: wasserstein.wp(mu, nu, p, tol=tol, watch=watch), p)
     except (ValueError, OSError) as error:
         echo(f"error: {error}", err=True)

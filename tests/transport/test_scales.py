@@ -62,9 +62,7 @@ def test_a_common_shift_is_what_w1_measures_even_far_from_the_origin():
 @pytest.mark.parametrize("offset", [1e6, -1e12])
 def test_an_offset_costs_only_what_it_rounds_away(offset, p):
     # integers and halves, so that the shifted points are exact
-    mu, nu = (
-        mapped(lambda x: np.round(4 * x) / 4, cloud(seed, 14, 3, True)) for seed in (7, 8)
-    )
+    mu, nu = (mapped(lambda x: np.round(4 * x) / 4, cloud(seed, 14, 3, True)) for seed in (7, 8))
     expected = by_program(mu, nu, p)
     mu, nu = (mapped(lambda x: x + offset, measure) for measure in (mu, nu))
     for solver in solvers_for(mu, nu, p):
