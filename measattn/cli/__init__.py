@@ -123,8 +123,7 @@ def build(typer: Any) -> Any:
 
 def _w1(
     echo: Callable,
-    first: Path,
-    second: Path,
+    files: tuple[Path, Path],
     p: float,
     tol: float,
     plan: Path | None,

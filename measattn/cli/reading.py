@@ -138,10 +138,15 @@ def _csv(path: Path) -> Any:
 
 
 def _rows(path: Path, points: Any) -> Any:
-    if points.dtype.kind not in "fiub":
-        raise ValueError(f"{path} holds {points.dtype}, which are no numbers")
+    points = _numbers(path, points)
     if points.ndim == 1 and points.size:
         return points[:, None]
     if points.ndim != 2 or points.size == 0:
         raise ValueError(f"{path} must hold points (n, d), one a row, got shape {points.shape}")
     return points
+
+
+def _numbers(path: Path, array: Any) -> Any:
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{path} holds {array.dtype}, which are no numbers")
+    return array.astype("float64")  # from integers and from the byte orders of other machines

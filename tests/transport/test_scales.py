@@ -1,10 +1,13 @@
 """Units and origins: sizes from 1e-200 to 1e200, and clouds far from the origin."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 import measattn as ma
-from measattn.wasserstein import w1, wp
+from measattn.wasserstein import TransportError, w1, wp
+from tests import oracles
 from tests.transport.clouds import arrays, by_program, cloud, mapped, solvers_for
 
 pytestmark = pytest.mark.float64
@@ -70,12 +73,15 @@ def test_an_offset_costs_only_what_it_rounds_away(offset, p):
 
 
 @pytest.mark.parametrize("d", [1, 3])
-def test_a_tiny_shift_is_certified_to_the_resolution_of_float64(d):
+def test_the_bracket_of_a_tiny_shift_holds_the_exact_value(d):
     mu = cloud(18, 20, d)
-    solution = w1(mu, mapped(lambda x: x + 1e-7 * np.eye(d)[0], mu))
-    assert abs(solution.value - 1e-7) <= 1e-15
-    assert solution.lower <= 1e-7 <= solution.upper
-    assert solution.gap <= 1e-12
+    nu = mapped(lambda x: x + 1e-7 * np.eye(d)[0], mu)
+    # what the rounded points are apart, in fractions
+    cost = oracles.exact_cost(mu.points, nu.points, 1)
+    exact = sum(cost[i][i] for i in range(20)) / 20
+    solution = w1(mu, nu)
+    assert Fraction(solution.lower) <= exact <= Fraction(solution.upper)
+    assert solution.gap <= 1e-12 * solution.value
 
 
 @pytest.mark.parametrize(
@@ -88,7 +94,15 @@ def test_many_weighted_atoms_moved_by_little_are_certified(n, shift, p):
     assert abs(wp(mu, nu, p).value - shift) <= 1e-9 * shift
 
 
-@pytest.mark.parametrize("p", [1, 2])
+REFUSED = pytest.mark.xfail(
+    strict=True,
+    raises=TransportError,
+    reason="for p > 1 rounding of the certificate exceeds the gap that is accepted where W_p is "
+    "small against the diameter",
+)
+
+
+@pytest.mark.parametrize("p", [1, pytest.param(2, marks=REFUSED)])
 def test_many_weighted_atoms_of_the_plane_moved_by_little_are_certified(p):
     mu = cloud(1, 1500, 2, True)
     solution = wp(mu, mapped(lambda x: x + np.array([3e-3, 4e-3]), mu), p)
