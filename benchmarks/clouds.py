@@ -51,7 +51,7 @@ def trajectory(n: int, steps: int) -> list[ma.EmpiricalMeasure]:
     neither collapse nor run away, and over the trajectory they mix.
     """
     turn = jnp.kron(jnp.eye(4), jnp.array([[0.0, -1.0], [1.0, 0.0]]))
-    attention = ma.SelfAttention(ma.DotProduct(0.25), 0.3 * turn)
+    attention = ma.SelfAttention(ma.DotProduct(0.25), turn)
     layer = ma.post_norm([attention], [ma.LayerNorm()])
     mu = ma.EmpiricalMeasure(np.random.default_rng(0).normal(size=(n, 8))) @ layer
     laws = [mu]

@@ -7,7 +7,7 @@ holds before memory is taken for it.
 import math
 import zipfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from measattn.measure import EmpiricalMeasure
@@ -81,8 +81,8 @@ def _npz(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not readable as npz: {error}") from None
 
 
-def _check_header(handle: IO[bytes], size: int) -> None:
-    """Refuse an array whose shape claims more bytes than there are."""
+def _check_header(handle: Any, size: int) -> None:
+    """Refuse an array whose shape claims more than the ``size`` bytes of its open file."""
     from numpy.lib import format as npy
 
     version = npy.read_magic(handle)
