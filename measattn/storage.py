@@ -1,5 +1,6 @@
 """Points and log-weights in files: npz archives that hold arrays and nothing else."""
 
+import struct
 import zlib
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,6 +11,19 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from measattn.points import Pair, Token
+
+UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    TypeError,
+    KeyError,
+    RuntimeError,  # an encrypted or unknown compression
+    struct.error,
+    BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise where a file is damaged or of another kind."""
 
 
 def write(file: Any, points: PyTree, log_weights: Array) -> None:
@@ -61,7 +75,7 @@ def read(file: Any) -> tuple[PyTree, np.ndarray]:
                 arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise
-    except (ValueError, OSError, EOFError, TypeError, BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{file} is no measure saved by measattn: {error}") from None
 
     def rebuild(name: str) -> PyTree:

@@ -183,8 +183,9 @@ def exact_transport(cost, a, b):
                     if d is not None and (e is None or d + c < e):
                         best_j[j], to_j[j], changed = d + c, i, True
                     e = best_j[j]
-                    if flow[i][j] and (best_i[i] is None or e - c < best_i[i]):
-                        best_i[i], to_i[i], changed = e - c, j, True
+                    back = None if e is None or not flow[i][j] else e - c
+                    if back is not None and (best_i[i] is None or back < best_i[i]):
+                        best_i[i], to_i[i], changed = back, j, True
         end = min((j for j, mass in enumerate(right) if mass), key=lambda j: best_j[j])
         path, i = [(to_j[end], end, 1)], to_j[end]
         while i in to_i:

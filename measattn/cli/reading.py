@@ -51,17 +51,21 @@ def read_measure(path: Path) -> "EmpiricalMeasure":
 def _npy(path: Path) -> Any:
     import numpy as np
 
+    from measattn.storage import UNREADABLE
+
     try:
         with path.open("rb") as handle:
             _check_header(handle, path.stat().st_size)
             handle.seek(0)
             return np.lib.format.read_array(handle, allow_pickle=False)
-    except Exception as error:  # a damaged file may fail anywhere
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not readable as npy: {error}") from None
 
 
 def _npz(path: Path) -> dict[str, Any]:
     import numpy as np
+
+    from measattn.storage import UNREADABLE
 
     try:
         with zipfile.ZipFile(path) as archive:
@@ -77,7 +81,7 @@ def _npz(path: Path) -> dict[str, Any]:
                     _check_header(handle, member.file_size)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # a damaged file may fail anywhere
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not readable as npz: {error}") from None
 
 

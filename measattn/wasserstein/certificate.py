@@ -72,7 +72,7 @@ def from_below(problem: Problem, potential: Vector, opposite: Vector | None = No
     """
     ground, a, b = problem.ground, problem.a, problem.b
     # a constant moved from u to v changes nothing but the size of the terms that are added
-    u = np.nan_to_num(potential)
+    u = np.where(np.isfinite(potential), potential, 0.0)
     middle = (u.max() + u.min()) / 2
     u = u - middle
     priced = c_transform(ground, u, None if opposite is None else opposite + middle)

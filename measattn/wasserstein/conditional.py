@@ -17,7 +17,7 @@ from measattn.points import Token, state
 from measattn.wasserstein import tiles
 from measattn.wasserstein.ground import Index, Vector
 from measattn.wasserstein.plan import Plan
-from measattn.wasserstein.problem import check_order, pose_points, weights
+from measattn.wasserstein.problem import check_order, normalised, pose_points, weights
 from measattn.wasserstein.solution import Solution
 from measattn.wasserstein.solvers import Auto
 from measattn.wasserstein.w1 import solve_posed
@@ -46,8 +46,7 @@ def conditional(
     """
     began = time.perf_counter()
     p = check_order(p)
-    a, b = weights("mu", mu), weights("nu", nu)
-    a, b = a / math.fsum(a), b / math.fsum(b)
+    a, b = normalised("mu", weights("mu", mu)), normalised("nu", weights("nu", nu))
     at_a, at_b = _positions("mu", mu), _positions("nu", nu)
     places, where = np.unique(np.concatenate([at_a, at_b]), return_inverse=True)
     site_a, site_b = where[: len(at_a)], where[len(at_a) :]

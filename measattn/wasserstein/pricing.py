@@ -109,7 +109,8 @@ def _visits(
             todo = first == g
             if again:
                 limit = v[cols] if ceiling is None else np.maximum(v[cols], ceiling[cols])
-                todo = ~todo & (bounds[g] < limit)
+                # not excluded: a bound that overflowed excludes nothing
+                todo = ~todo & ~(bounds[g] >= limit)
             which = cols.start + np.flatnonzero(todo)
             if len(which):
                 rows, values = _least(ground, group, which, u)

@@ -232,7 +232,7 @@ def pose_points(
         ValueError: NaN or infinite points or weights, no mass, or different dimensions.
     """
     x, y, unit = common_space(x, y)
-    return pose(_normalised("mu", a), _normalised("nu", b), Euclidean(x, y, p, run), p, unit)
+    return pose(normalised("mu", a), normalised("nu", b), Euclidean(x, y, p, run), p, unit)
 
 
 def common_space(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix, float]:
@@ -256,10 +256,14 @@ def common_space(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix, float]:
     return x / fine, y / fine, coarse * fine
 
 
-def _normalised(name: str, weights: Vector) -> Vector:
+def normalised(name: str, weights: Vector) -> Vector:
+    """Weights (n,) divided by their sum, exactly rounded: it does not depend on their order.
+
+    Raises:
+        ValueError: NaN, infinite or negative weights, or no mass; ``name`` is whose they are.
+    """
     if not np.all(np.isfinite(weights) & (weights >= 0)) or not weights.any():
         raise ValueError(f"{name} has weights that are NaN, infinite or negative, or no mass")
-    # exactly rounded: the sum does not depend on the order of the atoms
     return weights / math.fsum(weights)
 
 
@@ -280,7 +284,7 @@ def pose_measures(mu: Any, nu: Any, *, p: float | int = 1.0, metric: Any = None)
     if not callable(metric):
         raise ValueError(f"metric must be a function of two points, got {metric!r}")
     ground = Metric(metric, mu.points, nu.points, p)
-    return pose(_normalised("mu", a), _normalised("nu", b), ground, p)
+    return pose(normalised("mu", a), normalised("nu", b), ground, p)
 
 
 def weights(name: str, mu: Any) -> Vector:

@@ -3,7 +3,7 @@ r"""Lower bounds of reduced costs in float32: the fast pass over all n·m pairs.
 For each group of sources and each target the bound is $\min_{i}(\underline C_{ij} - u_i)$ with
 
 $$ \underline C_{ij} = \Big(\sqrt{\big((1-c)(|x_i|^2 + |y_j|^2) - 2\langle x_i, y_j\rangle\big)_+}
-   - \rho\Big)_+^p, \qquad c = 2(d + 12)\,2^{-24}, $$
+   - \rho\Big)_+^p, \qquad c = \frac{2\gamma}{1-\gamma},\quad \gamma = (d + 12)\,2^{-24}, $$
 
 on points centred and rounded to float32. $c$ covers every rounding of the squared distance: its
 d + 2 products and sums err by at most $(d+3)2^{-24}\cdot 2(|x|^2+|y|^2)$, the rounded points by
@@ -74,7 +74,8 @@ def bounds(
     (n, d), m = x.shape, len(y)
     order, group = np.concatenate(groups), len(groups[0])
     half = float(np.finfo(np.float32).eps) / 2
-    keep = 1 - 2 * (d + 12) * half
+    gamma = (d + 12) * half
+    keep = 1 - 2 * gamma / (1 - gamma)
     size = max(np.abs(x).max(), np.abs(y).max())
     rho = np.float32(8 * np.finfo(float).eps * np.sqrt(d) * size)
     # roundings of u, of the power and of the difference; the last term is underflow

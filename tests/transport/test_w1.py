@@ -8,6 +8,7 @@ import pytest
 import measattn as ma
 from measattn.wasserstein import (
     Assignment,
+    Auto,
     ColumnGeneration,
     Line,
     NetworkSimplex,
@@ -135,6 +136,12 @@ def test_negative_mass_cannot_make_a_plan_too_cheap():
     assert bracket.gap > 1e-3 * value
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1e300])
+def test_potentials_that_are_no_numbers_certify_nothing(bad):
+    bracket, value = broken(lambda plan, u: (plan, np.where(np.arange(len(u)) % 3, u, bad)))
+    assert 0 <= bracket.below.lower <= value
+
+
 def test_potentials_that_violate_a_constraint_cannot_certify_too_large_a_value():
     bracket, value = broken(lambda plan, u: (plan, 3 * u))
     assert bracket.below.lower <= value
@@ -151,6 +158,27 @@ def test_costs_that_cancel_do_not_pass_for_the_distance():
     assert true.gap <= 1e-9 * true.value
 
 
+ISSUE_229 = [
+    [2.50275352e02, 3.74653218e02, 2.41352736e03, 1e32, 1.51751540e-03],
+    [2.13082030e02, 3.28812836e02, 2.29487946e03, 1e32, 1.37109800e-01],
+    [1.97333083e02, 3.09175848e02, 2.24250550e03, 1e32, 2.46506283e00],
+    [1e32, 1e32, 1e32, 5.26223432e00, 2.5e31],
+    [3.84690152e01, 8.09465684e01, 3.33064175e02, 2.5e31, 0.0],
+]
+"""From POT's issue 229: `ot.emd` takes a plan of cost 88.5 for optimal."""
+
+
+@pytest.mark.parametrize("solver", [Auto(), NetworkSimplex(), ColumnGeneration()])
+def test_costs_that_mislead_pots_simplex_are_solved_or_refused(solver):
+    masses = [0.125, 0.125, 0.125, 0.125, 0.5]
+    expected = 57.54321038317501
+    bracket = solved_or_refused(transport_problem(ISSUE_229, masses, masses), solver)
+    assert bracket.lower <= expected * (1 + 1e-12)
+    assert bracket.upper >= expected * (1 - 1e-12)
+    refused = bracket.gap > 1e-9 * expected
+    assert refused or bracket.value <= expected * (1 + 1e-12)
+
+
 def test_huge_costs_are_solved_or_refused_but_never_wrong():
     small = np.random.default_rng(3).random((5, 5)) * 100
     cost = np.where(np.random.default_rng(4).random((5, 5)) < 0.4, 1e32, small)
@@ -161,9 +189,9 @@ def test_huge_costs_are_solved_or_refused_but_never_wrong():
     assert bracket.upper >= expected * (1 - 1e-9)
 
 
-def solved_or_refused(problem):
+def solved_or_refused(problem, solver=None):
     try:
-        return solve(problem)
+        return solve(problem, solver=solver)
     except TransportError as error:
         return error.solution
 

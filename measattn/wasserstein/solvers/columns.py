@@ -54,7 +54,7 @@ class ColumnGeneration(AbstractSolver):
             settled = settled + 1 if above.value >= value * (1 - 1e-13) else 0
             value = above.value
             if settled == 1 and above.upper - best.lower > 1e-5 * value:
-                best = max(best, self._shortest_paths(problem, plan, best), key=_height)
+                best = self._shortest_paths(problem, plan, best)
             lower, upper = (cost ** (1 / problem.p) for cost in (best.lower, above.upper))
             trace.append(Bracket(lower, upper, len(arcs)))
             run.watch(trace[-1])
@@ -69,7 +69,7 @@ class ColumnGeneration(AbstractSolver):
             arcs = grown
 
     def _shortest_paths(self, problem: Problem, plan: Plan, best: Below) -> Below:
-        r"""The bound of the potentials that are shortest paths, where the plan is a permutation.
+        r"""The best bound so far, or that of shortest paths where the plan is a permutation.
 
         A permutation has few arcs for its n potentials, and those of the simplex are arbitrary. The
         largest $u \le 0$ with $u_i \le u_k + C_{i\sigma(k)} - C_{k\sigma(k)}$ prove it optimal, if
@@ -84,7 +84,7 @@ class ColumnGeneration(AbstractSolver):
             v[plan.cols] = matched - u[plan.rows]
             fallen = np.minimum(u, c_transform(ground.transposed, v).v)
             if np.all(u - fallen <= ground.resolution(0.0) / 64):
-                return max(best, from_below(problem, u), key=_height)
+                break
             u = fallen
         return max(best, from_below(problem, u), key=_height)
 
