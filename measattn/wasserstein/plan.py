@@ -7,6 +7,13 @@ import numpy as np
 from measattn.wasserstein.ground import Index, Matrix, Vector
 
 
+class Arcs(NamedTuple):
+    """Pairs of atoms: ``rows[k]`` with ``cols[k]``."""
+
+    rows: Index
+    cols: Index
+
+
 class Plan(NamedTuple):
     """A sparse transport plan: ``mass[k]`` goes from atom ``rows[k]`` to atom ``cols[k]``."""
 

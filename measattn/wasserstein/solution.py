@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from measattn.wasserstein.ground import Vector
-from measattn.wasserstein.plan import Plan
+from measattn.wasserstein.plan import Arcs, Plan
 
 
 class TransportError(RuntimeError):
@@ -40,6 +40,8 @@ class Solution:
         iterations: the rounds or pivots that the solver counts; 0 for direct methods.
         seconds: the time it took.
         trace: the certified brackets round by round, for solvers that have rounds.
+        active: arcs of small reduced cost, from which a nearby problem may start; None for solvers
+            that have no use for them.
     """
 
     value: float
@@ -53,6 +55,7 @@ class Solution:
     seconds: float
     trace: tuple[Bracket, ...] = field(repr=False)
     dual: Callable[[], tuple[Vector, Vector]] = field(repr=False)
+    active: Arcs | None = field(default=None, repr=False)
 
     @cached_property
     def potentials(self) -> tuple[Vector, Vector]:

@@ -9,7 +9,7 @@ import numpy as np
 from measattn.measure import EmpiricalMeasure
 from measattn.wasserstein.certificate import Below, Certified, certify
 from measattn.wasserstein.ground import Vector
-from measattn.wasserstein.plan import Plan, divide
+from measattn.wasserstein.plan import Arcs, Plan, divide
 from measattn.wasserstein.pricing import c_transform
 from measattn.wasserstein.problem import Posed, Problem, check_order, pose, pose_measures
 from measattn.wasserstein.solution import Bracket, Solution, TransportError
@@ -146,6 +146,7 @@ def _judged(
         seconds=time.perf_counter() - began,
         trace=tuple(_scaled(bracket, unit) for bracket in proposal.trace),
         dual=lambda: _whole_potentials(posed, certified.below),
+        active=_whole_arcs(posed, proposal.active),
     )
     if solver.exact and gap > tol * value and not fine:
         raise TransportError(
@@ -190,10 +191,12 @@ def _start(posed: Posed, start: Solution | None) -> Start | None:
             f"atoms, got one with {len(u)} and {len(v)}"
         )
     source, target = _positions(posed.site_a, posed.left_a), _positions(posed.site_b, posed.left_b)
-    rows, cols = source[start.plan.rows], target[start.plan.cols]
+    arcs = start.active or start.plan
+    rows, cols = source[arcs.rows], target[arcs.cols]
     known = (rows >= 0) & (cols >= 0)
-    first = posed.first_a[posed.left_a]
-    return Start(u[first] / posed.unit**posed.problem.p, rows[known], cols[known])
+    power = posed.unit**posed.problem.p
+    first, first_b = posed.first_a[posed.left_a], posed.first_b[posed.left_b]
+    return Start(u[first] / power, v[first_b] / power, Arcs(rows[known], cols[known]))
 
 
 def _positions(site: np.ndarray, left: np.ndarray) -> np.ndarray:
@@ -222,6 +225,13 @@ def _whole_plan(posed: Posed, plan: Plan) -> Plan:
         piece, cols, mass = divide(cols, mass, posed.site_b, posed.b)
         rows = rows[piece]
     return Plan(rows, cols, mass)
+
+
+def _whole_arcs(posed: Posed, arcs: Arcs | None) -> Arcs | None:
+    """Arcs between the atoms as given, one of each merged atom."""
+    return arcs and Arcs(
+        posed.first_a[posed.left_a[arcs.rows]], posed.first_b[posed.left_b[arcs.cols]]
+    )
 
 
 def _whole_potentials(posed: Posed, below: Below) -> tuple[Vector, Vector]:

@@ -18,7 +18,7 @@ SMALL = 2**17
 DENSE = 2**24
 """Up to this many pairs (128 MB) the dense simplex can take over from column generation."""
 
-ROUNDS = 12
+ROUNDS = 24
 """Column generation closes ordinary problems in six rounds; it is slow where many arcs tie."""
 
 

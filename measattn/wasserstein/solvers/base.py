@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from measattn.wasserstein.certificate import Certified
-from measattn.wasserstein.ground import Index, Vector
-from measattn.wasserstein.plan import Plan
+from measattn.wasserstein.ground import Vector
+from measattn.wasserstein.plan import Arcs, Plan
 from measattn.wasserstein.problem import Problem
 from measattn.wasserstein.solution import Bracket
 
 
 class Start(NamedTuple):
-    """Where to start: a potential on the sources and the arcs of a plan, of a nearby problem."""
+    """Where to start: the potentials of a nearby problem and the arcs that were active there."""
 
     u: Vector
-    rows: Index
-    cols: Index
+    v: Vector
+    arcs: Arcs
 
 
 def _unwatched(bracket: Bracket) -> None:
@@ -50,6 +50,7 @@ class Proposal:
         iterations: rounds or pivots.
         trace: the brackets of the rounds.
         certified: the judgement, where the solver has asked for it already.
+        active: arcs of small reduced cost, for the next problem, where the solver has them.
     """
 
     plan: Plan
@@ -58,6 +59,7 @@ class Proposal:
     iterations: int = 0
     trace: tuple[Bracket, ...] = ()
     certified: Certified | None = None
+    active: Arcs | None = None
 
 
 class AbstractSolver(abc.ABC):

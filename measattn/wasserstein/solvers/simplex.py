@@ -34,16 +34,17 @@ class NetworkSimplex(AbstractSolver):
         return Proposal(Plan(rows, cols, mass), cost_unit * np.asarray(log["u"]), "NetworkSimplex")
 
 
-def on_arcs(problem: Problem, rows: Index, cols: Index, pivots: int) -> tuple[Plan, Vector, Vector]:
+def on_arcs(
+    problem: Problem, rows: Index, cols: Index, costs: Vector, pivots: int
+) -> tuple[Plan, Vector, Vector]:
     """The optimal plan among those that use some arcs only, and its potentials (u, v).
 
-    The arcs must allow a feasible plan: POT answers an infeasible problem with zeros.
+    The costs may have any sign. The arcs must allow a feasible plan: POT answers an infeasible
+    problem with zeros.
     """
-    n, m = problem.ground.shape
-    costs = problem.ground.arcs(rows, cols)
-    cost_unit, (a, b, mass_unit) = _unit(costs.max()), _masses(problem)
+    cost_unit, (a, b, mass_unit) = _unit(np.abs(costs).max()), _masses(problem)
     # coordinates, because a conversion from a matrix would drop the zero costs of equal points
-    matrix = coo_matrix((costs / cost_unit, (rows, cols)), shape=(n, m))
+    matrix = coo_matrix((costs / cost_unit, (rows, cols)), shape=problem.ground.shape)
     plan, log = _emd(a, b, matrix, pivots)
     plan = plan.tocoo()
     kept = Plan(plan.row.astype(np.int64), plan.col.astype(np.int64), plan.data * mass_unit)
