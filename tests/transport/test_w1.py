@@ -259,34 +259,12 @@ def test_pairs_below_the_ceiling_are_found(monkeypatch):
             assert reduced[i, j] >= ceiling[j] or (i, j) in found
 
 
-def test_a_start_gives_the_same_value():
-    mu, nu = cloud(20, 600, 3), cloud(21, 600, 3)
-    cold = w1(mu, nu, solver=ColumnGeneration())
-    near = mapped(lambda x: x + 1e-4 * np.sin(x), nu)
-    warm = w1(mu, near, solver=ColumnGeneration(), start=cold)
-    assert abs(warm.value - w1(mu, near).value) <= 1e-9 * warm.value
-    assert warm.iterations <= cold.iterations
-    with pytest.raises(ValueError, match="start must be"):
-        w1(mu, cloud(3, 500, 3), start=cold)
-
-
 def test_sinkhorn_is_an_estimate_whose_bracket_holds():
     mu, nu = cloud(22, 80, 2), cloud(23, 70, 2, weighted=True)
     solution, exact = w1(mu, nu, solver=Sinkhorn()), w1(mu, nu).value
     assert "estimate" in solution.status
     assert solution.lower <= exact <= solution.upper
     assert solution.gap > 1e-6 * exact
-
-
-def test_the_brackets_of_column_generation_hold_and_close():
-    seen = []
-    mu, nu = cloud(24, 600, 2), cloud(25, 500, 2, weighted=True)
-    solution = w1(mu, nu, watch=seen.append, solver=ColumnGeneration(neighbours=2))
-    assert len(seen) == solution.iterations > 1
-    assert tuple(seen) == solution.trace
-    lowers = [bracket.lower for bracket in seen]
-    assert lowers == sorted(lowers)
-    assert all(b.lower <= solution.value <= b.upper * (1 + 1e-12) for b in seen)
 
 
 def test_a_metric_of_ones_own_may_look_at_positions():
