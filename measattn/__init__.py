@@ -1,6 +1,6 @@
 """Attention as Markov kernels on empirical measures. `import measattn as ma`."""
 
-from measattn import gibbs, layer, lookup, moment, plot, pretrained, wasserstein
+from measattn import gibbs, layer, lipschitz, lookup, moment, plot, pretrained, wasserstein
 from measattn.attention import (
     AttentionKernel,
     CrossAttention,
@@ -105,6 +105,7 @@ __all__ = [
     "gibbs",
     "integrate",
     "layer",
+    "lipschitz",
     "load_measure",
     "log_normaliser",
     "lookup",

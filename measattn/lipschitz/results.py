@@ -44,13 +44,14 @@ class Bound:
 
     Attributes:
         value: the bound.
-        theorem: the name of the theorem, as in docs/theory.md or the literature.
+        theorem: the name of the theorem, as in docs/theory-lipschitz.md or the literature.
         statement: its formula.
         source: where its proof is.
-        proved: whether that proof is in docs/theory.md; only then the bound is certified.
+        proved: whether that proof is in docs/theory-lipschitz.md; only then the bound is certified.
         hypotheses: what it asks for, each checked.
-        p: the order of the metric $W_p$.
+        p: the order of the metric.
         domain: where the measures live.
+        metric: its name: $W_p$, or the position-wise one for masked layers.
     """
 
     value: float
@@ -61,6 +62,7 @@ class Bound:
     hypotheses: tuple[Hypothesis, ...]
     p: float
     domain: AbstractDomain
+    metric: str
 
     def __repr__(self) -> str:
         kind = "certified" if self.proved else "quoted"
@@ -128,7 +130,11 @@ class Estimate:
         p: the order of the metric.
         domain: where they live.
         starts: how many starts were tried.
-        found: how it was found.
+        found: how it was found, and whether the ascent was of use, in full sentences.
+        local: the local constant, in floating point, that the witness comes from: an estimate.
+        atoms: the measures that compete have this many equal atoms; None if any may.
+        exact: whether the outputs of the layer were known to their last digit; if not, their
+            rounding was assumed, and the value is no certificate.
     """
 
     value: float
@@ -137,6 +143,13 @@ class Estimate:
     domain: AbstractDomain
     starts: int
     found: str
+    local: float = math.nan
+    atoms: int | None = None
+    exact: bool = True
+
+    def __repr__(self) -> str:
+        kind = "attained" if self.exact else "attained up to the rounding of the layer"
+        return f"Lip(W{_order(self.p)}) >= {self.value:.6g} on {self.domain} ({kind}; {self.found})"
 
 
 @dataclass(frozen=True)

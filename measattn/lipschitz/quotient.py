@@ -1,0 +1,130 @@
+r"""The quotient $W_p(\mu f, \nu f)/W_p(\mu, \nu)$ of two given measures, from below.
+
+The measures have the same weights and nearly the same atoms. Above, the cost of moving each atom
+along bounds $W_p(\mu,\nu)$; below, dual potentials bound the distance of the outputs, from which
+is taken what their rounding may have added: by the triangle inequality no more than
+$(\sum_i\omega_i\delta_i^p)^{1/p}$ for each measure, $\delta_i$ the error of output i.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from measattn.kernel import moved
+from measattn.lipschitz import exact
+from measattn.lipschitz.forms import Form
+from measattn.measure import EmpiricalMeasure, weighted
+from measattn.wasserstein import w_inf, wp
+from measattn.wasserstein.ground import UNIT
+from measattn.wasserstein.plan import Plan
+
+ASSUMED = 256
+"""Units in the last place that outputs are assumed to be off where they cannot be recomputed."""
+
+
+class Evaluation(NamedTuple):
+    """What two measures show, and what proves it.
+
+    Attributes:
+        value: at most the quotient.
+        before: at least $W_p(\\mu,\\nu)$.
+        after: at most the distance of the outputs.
+        mu: the first measure.
+        nu: the second.
+        outputs: the outputs of both about a common point, (n, v) each.
+        plan: a plan between them.
+        potentials: dual potentials (u, v) of theirs; for p = inf the sources that have to go far
+            (numbers of atoms), and an empty array.
+        exact: whether the error of the outputs is known; else it is assumed.
+    """
+
+    value: float
+    before: float
+    after: float
+    mu: EmpiricalMeasure
+    nu: EmpiricalMeasure
+    outputs: tuple[NDArray, NDArray]
+    plan: Plan
+    potentials: tuple[NDArray, NDArray]
+    exact: bool
+
+
+def evaluate(
+    layer: Any, form: Form | None, x: NDArray, y: NDArray, weights: NDArray, p: float
+) -> Evaluation:
+    """The quotient of the measures with atoms x and y (n, d) and the same weights.
+
+    Args:
+        layer: the layer, used where its form is not known.
+        form: its matrices; None if it has none.
+        x: atoms of the first measure.
+        y: atoms of the second.
+        weights: their masses (n,).
+        p: the order.
+
+    Raises:
+        RuntimeError: the layer and its form disagree.
+    """
+    with jax.enable_x64(True):
+        mu, nu = weighted(jnp.asarray(x), weights), weighted(jnp.asarray(y), weights)
+        mass = masses(mu)
+        first, second, known = _outputs(layer, form, mu, nu)
+        laws = [weighted(jnp.asarray(part.points), mass) for part in (first, second)]
+        if math.isinf(p):
+            far = w_inf(laws[0], laws[1])
+            lower, margin, plan = far.lower, 0.0, far.plan
+            potentials = far.blocking, np.empty(0)
+        else:
+            near = wp(laws[0], laws[1], p)
+            potentials, plan = near.potentials, near.plan
+            # once more what rounding may do to the dual value, so that one who adds it up in
+            # another order finds no less
+            shift = (potentials[0].max() + potentials[0].min()) / 2
+            sizes = np.abs(potentials[0] - shift) + np.abs(potentials[1] + shift)
+            margin = 32 * UNIT * math.fsum(mass * sizes)
+            lower = max(near.lower**p - margin, 0.0) ** (1 / p) * (1 - 8 * UNIT)
+    before = _norm(mass, np.linalg.norm(x - y, axis=1), p) * (1 + (x.shape[1] + 16) * UNIT)
+    off = sum(_norm(mass, part.error, p) for part in (first, second)) * (1 + 1e-12)
+    after = max(lower - off, 0.0)
+    value = after / before * (1 - 4 * UNIT)
+    outputs = first.points, second.points
+    return Evaluation(value, before, after, mu, nu, outputs, plan, potentials, known)
+
+
+def masses(mu: EmpiricalMeasure) -> NDArray:
+    """The weights in float64, as they are read off the logarithms."""
+    weights = np.exp(np.asarray(mu.log_weights, np.float64))
+    return weights / math.fsum(weights)
+
+
+def _norm(mass: NDArray, lengths: NDArray, p: float) -> float:
+    if math.isinf(p):
+        return float(lengths.max())
+    top = float(lengths.max())
+    return 0.0 if top == 0 else top * math.fsum(mass * (lengths / top) ** p) ** (1 / p)
+
+
+def _outputs(
+    layer: Any, form: Form | None, mu: EmpiricalMeasure, nu: EmpiricalMeasure
+) -> tuple[exact.Rounded, exact.Rounded, bool]:
+    floats = [np.asarray(moved(layer, law, None), np.float64) for law in (mu, nu)]
+    size = max(float(np.abs(part).max()) for part in floats)
+    if form is None:
+        error = np.full(mu.size, ASSUMED * 2 * UNIT * size)
+        parts = [exact.Rounded(part, error) for part in floats]
+        return parts[0], parts[1], False
+    weights = masses(mu)
+    decimals = [exact.outputs(form, np.asarray(law.points), weights) for law in (mu, nu)]
+    for row, part in zip(decimals, floats, strict=True):
+        gap = np.abs(np.array(row, float) - part).max()
+        if not gap <= 1e-8 * size:
+            raise RuntimeError(
+                f"the layer and its matrices disagree by {gap:.2g} on outputs of size {size:.2g}: "
+                "this is a fault of the library, please report it with the layer"
+            )
+    parts = [exact.rounded(rows, decimals[0][0]) for rows in decimals]
+    return parts[0], parts[1], True
