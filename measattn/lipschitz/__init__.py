@@ -4,21 +4,16 @@ from measattn.lipschitz.bracket import bracket
 from measattn.lipschitz.catalogue import Bounds, Refused, bound, bounds
 from measattn.lipschitz.domains import AbstractDomain, Ball, Box, Everywhere, Simplex, Sphere
 from measattn.lipschitz.results import (
-    Anywhere,
     Bound,
     Bracket,
     Estimate,
     Hypothesis,
-    LocalConstant,
-    Split,
-    Whole,
     Witness,
 )
 from measattn.lipschitz.search import search
 
 __all__ = [
     "AbstractDomain",
-    "Anywhere",
     "Ball",
     "Bound",
     "Bounds",
@@ -27,12 +22,9 @@ __all__ = [
     "Estimate",
     "Everywhere",
     "Hypothesis",
-    "LocalConstant",
     "Refused",
     "Simplex",
     "Sphere",
-    "Split",
-    "Whole",
     "Witness",
     "bound",
     "bounds",

@@ -96,8 +96,9 @@ def _of_a_head(head: Head, radius: float, lightest: float) -> list[Start]:
                 *_of_a_line(seen, radius, kappa, lightest)]  # fmt: skip
     x, y, theta = extremal_pair(head.score, radius)
     starts = []
-    light = {lightest, max(lightest, math.exp(-min(theta, 600))), 0.1, 0.5}
-    for mass, u in itertools.product(sorted(light), (y / radius, seen)):
+    light = {lightest, min(max(lightest, math.exp(-min(theta, 600))), 0.5), 0.1, 0.5}
+    directions = [u for u in (y / radius, seen) if u.any()]  # y* is 0 where no query points
+    for mass, u in itertools.product(sorted(light), directions):
         starts.append(_start([y, x], [mass, 1 - mass], u, "the extremal pair"))
     matrix = head.score.matrix
     for axis in _axes(head.score):

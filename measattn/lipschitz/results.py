@@ -4,30 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from numpy.typing import NDArray
-
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.measure import EmpiricalMeasure
-
-
-@dataclass(frozen=True)
-class Whole:
-    """Atoms move whole, their weights stay."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """A part of an atom may move."""
-
-
-@dataclass(frozen=True)
-class Anywhere:
-    """A little mass may sit anywhere in the domain, and move."""
-
-    domain: AbstractDomain
-
-
-Moves = Whole | Split | Anywhere
 
 
 class Hypothesis(NamedTuple):
@@ -68,45 +46,6 @@ class Bound:
         kind = "certified" if self.proved else "quoted"
         return (
             f"Lip(W{_order(self.p)}) <= {self.value:.6g} on {self.domain} ({self.theorem}, {kind})"
-        )
-
-
-@dataclass(frozen=True)
-class LocalConstant:
-    r"""The Lipschitz constant at one measure, from both sides.
-
-    Attributes:
-        value: attained, by moving ``atom`` in ``direction``.
-        upper: certified, or infinite where no certificate is known.
-        atom: the number of the atom that moves; None where all move (p = 2) or a new one does.
-        point: where it is, (d,).
-        direction: a unit vector (d,), for p = 2 a displacement of all atoms (n, d), for p = inf a
-            covector of the output of ``atom``.
-        p: the order of the metric.
-        moves: the class of moves that compete.
-        probability: the probability that ``upper`` fails, over the random start of the method;
-            0 for a proof.
-        method: how ``upper`` was found.
-    """
-
-    value: float
-    upper: float
-    atom: int | None
-    point: NDArray | None = field(repr=False)
-    direction: NDArray = field(repr=False)
-    p: float
-    moves: Moves
-    probability: float = 0.0
-    method: str = ""
-
-    def __repr__(self) -> str:
-        end = f"certified <= {self.upper:.9g}" if math.isfinite(self.upper) else "no certificate"
-        if self.probability:
-            end += f" with probability 1 - {self.probability:.0e}"
-        who = "" if self.atom is None else f", atom {self.atom}"
-        return (
-            f"local Lip(W{_order(self.p)}, {type(self.moves).__name__}) >= {self.value:.9g}, {end}"
-            f"{who}"
         )
 
 

@@ -76,7 +76,7 @@ class Case:
     @property
     def factor(self) -> float:
         r"""$c_p = 2^{(2/p-1)_+}$."""
-        return 2 ** max(2 / self.p - 1, 0)
+        return 2.0 ** max(2 / self.p - 1, 0)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def norm(matrix: NDArray) -> float:
     return float(np.linalg.norm(matrix, 2)) * UP
 
 
-def power(base: float, exponent: float) -> float:
+def power(base: float | int, exponent: float | int) -> float:
     """exp(base)^exponent as a float, infinite where it overflows."""
     size = base * exponent
     return math.exp(size) * UP if size < 700 else math.inf
@@ -147,7 +147,7 @@ def bounded(case: Case) -> Hypothesis:
     return need(math.isfinite(case.radius), "a bounded domain", f"radius {case.radius:g}")
 
 
-def order(case: Case, *orders: float) -> Hypothesis:
+def order(case: Case, *orders: float | int) -> Hypothesis:
     """The order is one of these."""
     names = " or ".join(f"{p:g}" for p in orders)
     return need(case.p in orders, f"p = {names}", f"p = {case.p:g}")

@@ -1,0 +1,269 @@
+"""Upper bounds: closed forms, hypotheses, refusals, composition, and pairs that must not exceed."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import measattn as ma
+from measattn.lipschitz import Ball, Bound, Box, Everywhere, Refused, Simplex, Sphere, bound, bounds
+from measattn.lipschitz.theorems.symmetric import H4, H6
+from measattn.lipschitz.theorems.theta import theta
+
+pytestmark = pytest.mark.float64
+
+INF = math.inf
+CONTRACTING, ATTRACTING = (ma.SelfAttention(ma.DotProduct(s)) for s in (-1.0, 1.0))
+
+
+def table(layer, domain, p=1, **kwargs):
+    """The rows of `bounds` by name."""
+    return {row.theorem: row for row in bounds(layer, domain, p, **kwargs)}
+
+
+def attention(matrix, value=None, shift=None):
+    """Attention with the score <Ax + c, y>."""
+    query = ma.Affine(matrix, shift)
+    return ma.SelfAttention(ma.Bilinear(query, jnp.eye(len(matrix))), value)
+
+
+@pytest.mark.parametrize(
+    ("t", "b1", "h2", "h4", "h6"),
+    [
+        (0.25, 2.723082, 1.847, 1.529, 1.412),
+        (1.0, 23.167168, 4.853, 3.400, 2.987),
+        (2.25, 497.344, 10.59, 7.567, 6.800),
+        (4.0, 26832.6, 22.10, 16.71, 15.50),
+    ],
+)
+def test_the_bounds_have_the_values_of_the_table_of_theory(t, b1, h2, h4, h6):
+    rows = table(ATTRACTING, Ball(math.sqrt(t)), dimension=3)
+    assert rows["B1"].value == pytest.approx(b1, rel=2e-6)
+    assert rows["H2"].value == pytest.approx(h2, rel=5e-4)
+    assert rows["H4"].value == pytest.approx(h4, rel=1e-3)
+    assert h6 * (1 - 5e-4) <= rows["H6"].value <= h6 * 1.005
+    assert bound(ATTRACTING, Ball(math.sqrt(t)), dimension=3).value == rows["H6"].value
+
+
+def test_a_general_positive_score_has_the_constant_of_the_general_case():
+    layer = attention(np.diag([1.0, 0.5]))
+    rows = table(layer, Ball(1.0))
+    assert rows["H4"].value == pytest.approx(4.261, rel=5e-4)
+    assert isinstance(rows["H6"], Refused)
+    assert "multiple of the identity" in rows["H6"].reason
+
+
+@pytest.mark.parametrize("radius", [0.5, 1.0, 2.0])
+def test_theta_has_its_closed_forms(radius):
+    square, zero = radius**2, np.zeros(4)
+    skew = np.kron(np.eye(2), [[0.0, -1.0], [1.0, 0.0]])
+    for matrix, expected in (
+        (-3 * np.eye(4), 6 * square),
+        (np.diag([3.0, 1, 0.5, 0]), 0.75 * square),
+        (3 * skew, 3 * square),
+    ):
+        assert theta(matrix, zero, radius) == pytest.approx(expected, rel=1e-6)
+        assert theta(matrix, zero, radius) >= expected
+
+
+def test_theta_is_no_less_than_what_points_of_the_ball_attain_and_tight_in_the_plane():
+    rng = np.random.default_rng(0)
+    angle = np.linspace(0, 2 * np.pi, 4001)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    for _ in range(10):
+        matrix, shift = rng.normal(size=(2, 2)), rng.normal(size=2)
+        x = (circle[:, None, :] * np.linspace(0, 1, 101)[:, None]).reshape(-1, 2)
+        for c in (np.zeros(2), shift):
+            query = x @ matrix.T + c
+            attained = (np.linalg.norm(query, axis=1) - np.sum(query * x, axis=1)).max()
+            assert attained <= theta(matrix, c, 1.0)
+            if not c.any():
+                assert attained >= theta(matrix, c, 1.0) * (1 - 1e-3)
+
+
+def random_pair(rng, n, d, radius):
+    """Two weighted measures in the ball, one of them with a light atom that moves a little."""
+    points = rng.normal(size=(n, d))
+    points *= radius * rng.random((n, 1)) ** 0.3 / np.linalg.norm(points, axis=1, keepdims=True)
+    weights = rng.random(n) ** 4 + 1e-3
+    other = points.copy()
+    other[0] *= 1 - 1e-3 * rng.random()
+    return (ma.weighted(p, weights) for p in (points, other))
+
+
+@pytest.mark.parametrize("p", [1, 2])
+@pytest.mark.parametrize("radius", [0.7, 1.5])
+def test_no_pair_of_measures_is_driven_farther_apart_than_a_bound_says(radius, p):
+    rng = np.random.default_rng(1)
+    for trial in range(25):
+        matrix, shift = rng.normal(size=(2, 2)), rng.normal(size=2) * (trial % 2)
+        value = rng.normal(size=(2, 2))
+        layers = (
+            attention(matrix, value, shift),
+            attention(matrix @ matrix.T, value),
+            ma.SelfAttention(ma.Gaussian(0.5 + rng.random()), value),
+            ma.Residual(attention(matrix, value)),
+        )
+        mu, nu = random_pair(rng, 4, 2, radius)
+        before = ma.wasserstein.wp(mu, nu, p).upper
+        for layer in layers:
+            after = ma.wasserstein.wp(mu @ layer, nu @ layer, p, tol=1e-6).lower
+            for row in bounds(layer, Ball(radius), p):
+                assert isinstance(row, Refused) or after <= row.value * before, row
+
+
+def extremal_quotient(t, mass=1e-9, step=1e-4):
+    """The quotient of B4's pair for A = -I on the ball of radius √t, in closed form on the line."""
+    radius = math.sqrt(t)
+    mu, nu = (
+        ma.weighted(np.array([[-radius], [y]]), np.array([1 - mass, mass]))
+        for y in (radius, radius * (1 - step))
+    )
+    moved = [np.asarray((measure @ CONTRACTING).points)[:, 0] for measure in (mu, nu)]
+    cost = np.abs(moved[0] - moved[1]) @ np.array([1 - mass, mass])
+    return cost / (mass * step * radius)
+
+
+@pytest.mark.parametrize("t", [2.25, 4.0])
+def test_a_bound_with_its_constant_lowered_by_two_per_cent_is_exceeded(t):
+    value = bound(CONTRACTING, Ball(math.sqrt(t)), dimension=1).value
+    assert 0.98 * value < extremal_quotient(t) <= value
+
+
+def test_a_translated_layer_on_a_translated_ball_has_the_same_bound():
+    rng = np.random.default_rng(2)
+    matrix, centre = rng.normal(size=(2, 2)), rng.normal(size=2)
+    # <A(x - m), y> is <Ax - Am, y>
+    there = attention(matrix, shift=-matrix @ centre)
+    for p in (1, 2, INF):
+        here = bound(attention(matrix), Ball(1.0), p).value
+        assert bound(there, Ball(1.0, centre), p).value == pytest.approx(here, rel=1e-9)
+
+
+def test_equal_atoms_sharpen_a_bound_and_large_orders_need_no_exponential():
+    wide = Ball(3.0)
+    assert bound(CONTRACTING, wide, 2, dimension=2, atoms=7).value == pytest.approx(
+        9 + math.sqrt(7) * 10
+    )
+    assert bound(CONTRACTING, wide, INF, dimension=2).value == pytest.approx(19)
+
+
+def test_attention_on_all_of_space_has_a_bound_for_a_number_of_gaussian_tokens_only():
+    layer = ma.SelfAttention(ma.Gaussian(0.3))
+    everywhere = Everywhere(atoms=2)
+    assert bound(layer, everywhere, INF, dimension=2).value == pytest.approx(1 + 4 * 0.2784645428)
+    for domain in (Everywhere(), Everywhere(second_moment=1.0), Everywhere(local_mass=(0.1, 0.2))):
+        with pytest.raises(ValueError, match="no proved theorem bounds this layer"):
+            bound(layer, domain, INF, dimension=2)
+    with pytest.raises(ValueError, match="bounded domain"):
+        bound(ATTRACTING, everywhere, INF, dimension=2)
+
+
+def test_a_fixed_memory_bounds_the_query_side_everywhere():
+    memory = np.array([[0.0, 0.0], [3.0, 4.0]])
+    layer = ma.CrossAttention(ma.DotProduct(0.1), 2 * jnp.eye(2), memory)
+    assert bound(layer, Everywhere(), 2).value == pytest.approx(2 * 0.1 * 25 / 4)
+
+
+def test_masks_are_bounded_in_the_position_wise_norm():
+    layer = ma.SelfAttention(ma.Causal(ma.DotProduct(0.5)))
+    found = bound(layer, Ball(1.0), 1, dimension=2, atoms=10)
+    mass = min(10, math.exp(1) * (1 + math.log(10)))
+    assert found.value == pytest.approx(0.5 + mass * 2)
+    assert found.metric == "W1, position-wise"
+    with pytest.raises(ValueError, match="atoms="):
+        bound(layer, Ball(1.0), 1, dimension=2)
+
+
+def test_heads_add_and_a_residual_adds_one():
+    rng = np.random.default_rng(3)
+    heads = [attention(rng.normal(size=(2, 2)), rng.normal(size=(2, 2))) for _ in range(3)]
+    output = np.concatenate([np.eye(2), 2 * np.eye(2), -np.eye(2)], axis=1)
+    parts = [bound(head, Ball(1.0)).value for head in heads]
+    many = ma.MultiHead(heads, output)
+    assert bound(many, Ball(1.0)).value == pytest.approx(parts[0] + 2 * parts[1] + parts[2])
+    residual = bound(ma.Residual(many), Ball(1.0))
+    assert residual.value == pytest.approx(1 + bound(many, Ball(1.0)).value)
+    assert residual.theorem.startswith("1 + ")
+
+
+def test_a_stack_multiplies_on_the_balls_that_its_layers_reach():
+    first = attention(np.eye(2), 0.5 * np.eye(2))
+    second = attention(-np.eye(2))
+    stack = bound(ma.Stack([first, second]), Ball(2.0))
+    product = bound(first, Ball(2.0)).value * bound(second, Ball(1.0)).value
+    assert stack.value == pytest.approx(product, rel=1e-6)
+    again = bound(ma.WeightShared(first, 3), Ball(2.0)).value
+    each = [bound(first, Ball(radius)).value for radius in (2.0, 1.0, 0.5)]
+    assert again == pytest.approx(math.prod(each), rel=1e-6)
+
+
+def test_norms_and_feed_forward_maps_have_their_constants():
+    domain = Ball(1.0)
+    norm = ma.LayerNorm(np.array([2.0, 1.0, 1.0]), eps=0.25)
+    assert bound(norm, domain).value == pytest.approx(4)
+    up, down = np.diag([3.0, 1.0, 1.0]), 0.5 * np.eye(3)
+    assert bound(ma.FeedForward(up, down, ma.layer.relu), domain).value == pytest.approx(1.5)
+    with pytest.raises(ValueError, match="activation must be relu, gelu or silu"):
+        bound(ma.FeedForward(up, down, jnp.tanh), domain)
+
+
+@pytest.mark.parametrize(
+    ("activation", "constant"), [(ma.layer.gelu, 1.12891), (ma.layer.silu, 1.1)]
+)
+def test_activations_are_no_steeper_than_their_constants(activation, constant):
+    x = np.linspace(-8, 8, 400_001)
+    slope = np.abs(np.diff(np.asarray(activation(jnp.asarray(x)))) / np.diff(x)).max()
+    assert 0.999 * constant < slope <= constant
+
+
+def test_domains_count_by_the_balls_around_them():
+    ball = bound(CONTRACTING, Ball(1.0), dimension=2).value
+    assert bound(CONTRACTING, Sphere(1.0), dimension=2).value == ball
+    side = 1 / math.sqrt(2)
+    box = bound(CONTRACTING, Box([-side] * 2, [side] * 2)).value
+    assert box == pytest.approx(ball)
+    assert bound(CONTRACTING, Simplex(3)).value > 0
+
+
+def test_a_measure_outside_of_its_domain_is_told_how_far():
+    with pytest.raises(ValueError, match=r"0\.5 of its mass lies outside, up to 1 away"):
+        Ball(1.0).check(ma.EmpiricalMeasure(np.array([[0.0, 0.0], [2.0, 0.0]])))
+
+
+def test_the_table_shows_values_and_reasons():
+    rows = bounds(CONTRACTING, Ball(1.0), dimension=2)
+    text = repr(rows)
+    assert len(rows) == len(text.splitlines())
+    assert isinstance(rows[0], Bound)
+    assert "certified" in repr(rows[0])
+    assert "needs a Gaussian score" in text
+
+
+def test_what_is_quoted_is_listed_and_never_the_bound():
+    layer = ma.SelfAttention(ma.Gaussian(1.0))
+    rows = table(layer, Ball(0.1), 2, dimension=2, atoms=3)
+    assert not rows["Kim L2"].proved
+    assert bound(layer, Ball(0.1), 2, dimension=2, atoms=3).proved
+
+
+@pytest.mark.parametrize(
+    ("layer", "domain", "p", "words"),
+    [
+        (CONTRACTING, Ball(1.0), 0.5, "p must be a number of at least 1"),
+        (CONTRACTING, Ball(1.0), 1, "give dimension="),
+        (ma.SelfAttention(lambda x, y: x @ y, jnp.eye(2)), Ball(1.0), 1, "potential must be"),
+        (ma.SelfAttention(ma.DotProduct(), jnp.sin), Ball(1.0, [0.0]), 1, "value must be a matrix"),
+        (ma.Deterministic(jnp.sin), Ball(1.0, [0.0]), 1, "affine map"),
+    ],
+)
+def test_what_no_theorem_speaks_of_is_refused_with_words(layer, domain, p, words):
+    with pytest.raises(ValueError, match=words):
+        bound(layer, domain, p)
+
+
+def test_the_theorems_say_where_their_proofs_are():
+    for theorem in (H4, H6):
+        assert theorem.proved
+        assert theorem.source.startswith("docs/theory-lipschitz.md")
