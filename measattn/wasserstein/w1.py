@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -92,8 +93,10 @@ def solve_posed(
         raise ValueError(
             f"solver must be a solver such as Auto() or NetworkSimplex(), got {solver!r}"
         )
-    if not tol >= 0:
+    if not isinstance(tol, Real) or not tol >= 0:
         raise ValueError(f"tol must be a number of at least 0, got {tol!r}")
+    if not (watch is None or callable(watch)):
+        raise ValueError(f"watch must be a function of a Bracket, such as print, got {watch!r}")
     began = time.perf_counter()
     problem = posed.problem
     if len(problem.a) == 0 or len(problem.b) == 0:
@@ -184,6 +187,8 @@ def _equal(posed: Posed, seconds: float) -> Solution:
 def _start(posed: Posed, start: Solution | None) -> Start | None:
     if start is None:
         return None
+    if not isinstance(start, Solution):
+        raise ValueError(f"start must be the solution of a nearby problem, got {start!r}")
     u, v = start.potentials
     if len(u) != len(posed.a) or len(v) != len(posed.b):
         raise ValueError(
