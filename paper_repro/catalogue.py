@@ -1,6 +1,7 @@
 """All claims, in the order of the report."""
 
 from paper_repro import (
+    column_mass,
     definitions,
     entropy,
     gibbs_lipschitz,
@@ -14,6 +15,7 @@ from paper_repro import (
     particles,
     projection_lipschitz,
     proposition9,
+    w1_constant,
 )
 from paper_repro.claim import Claim
 
@@ -31,6 +33,8 @@ CLAIMS: tuple[Claim, ...] = (
     entropy.max_entropy,
     gibbs_lipschitz.gibbs,
     projection_lipschitz.projection,
+    column_mass.column,
+    w1_constant.constant,
     note_attention.theorem1,
     note_attention.theorem2,
     note_attention.theorem3,

@@ -11,6 +11,7 @@ from measattn.lipschitz.results import (
     Witness,
 )
 from measattn.lipschitz.search import search
+from measattn.lipschitz.theorems.theta import theta
 
 __all__ = [
     "AbstractDomain",
@@ -30,4 +31,5 @@ __all__ = [
     "bounds",
     "bracket",
     "search",
+    "theta",
 ]

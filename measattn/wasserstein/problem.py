@@ -120,7 +120,7 @@ def _masses(name: str, masses: Any, n: int) -> Vector:
 
 def check_order(p: Any) -> float:
     """The order p of a distance, if it is a finite number of at least 1."""
-    if not isinstance(p, Real) or not 1 <= p < math.inf:
+    if not isinstance(p, Real) or not 1 <= float(p) < math.inf:
         raise ValueError(f"p must be a number of at least 1, got {p!r}; for p = inf use w_inf")
     return float(p)
 
