@@ -134,6 +134,12 @@ def test_the_fitted_slope_is_in_the_legend():
     assert axes.get_legend().get_texts()[0].get_text() == "fitted slope −0.500"
 
 
+def test_a_curve_that_is_no_power_is_drawn_without_a_slope():
+    axes = plot.curve(np.arange(1.0, 9.0), 3 + np.sin(np.arange(8.0)), fit=False).axes[0]
+    assert axes.get_xscale() == "linear"
+    assert "slope" not in axes.get_legend().get_texts()[0].get_text()
+
+
 def test_an_arc_joins_the_atoms_that_exchange_mass_and_is_as_wide_as_its_mass():
     mu = ma.EmpiricalMeasure([[0.0, 0.0], [0.0, 5.0]])
     nu = ma.weighted([[1.0, 0.0], [1.0, 5.0]], [3.0, 1.0])

@@ -21,8 +21,11 @@ def curve(
     spread: Any = None,
     bound: Any = None,
     names: tuple[str, str] = ("n", "error"),
+    fit: bool = True,
 ) -> "Figure":
     r"""A rate on logarithmic axes, with the least-squares slope of $\log y$ against $\log x$.
+
+    Without ``fit`` any positive function, its points joined, over a linear abscissa.
 
     Args:
         x: abscissas, positive, at least two different ones.
@@ -31,6 +34,7 @@ def curve(
         spread: standard errors of y, drawn as bars.
         bound: a proved bound at each x, drawn as a dashed line.
         names: labels of the axes.
+        fit: whether y is a power of x, to be fitted.
 
     Raises:
         ValueError: entries that are not positive, or of unequal number.
@@ -40,14 +44,20 @@ def curve(
         raise ValueError(f"x and y must be two equally long lists, got {x.shape} and {y.shape}")
     if min(x.min(), y.min()) <= 0:
         raise ValueError("x and y must be positive to be drawn on logarithmic axes")
-    slope, offset = np.polyfit(np.log(x), np.log(y), 1)
     figure, axes = canvas(ax)
-    axes.set(xscale="log", yscale="log", xlabel=names[0], ylabel=names[1])
+    scale = "log" if fit else "linear"
+    axes.set(xscale=scale, yscale="log", xlabel=names[0], ylabel=names[1])
     axes.errorbar(
         x, y, spread, fmt="o", color=ACCENTS[0], markeredgecolor=PAPER, capsize=2, zorder=3
     )
-    label = f"fitted slope {slope:.3f}".replace("-", "−")
-    axes.plot(x, np.exp(offset) * x**slope, color=ACCENTS[0], alpha=0.6, label=label)
+    if fit:
+        slope, offset = np.polyfit(np.log(x), np.log(y), 1)
+        label = f"fitted slope {slope:.3f}".replace("-", "−")
+        axes.plot(x, np.exp(offset) * x**slope, color=ACCENTS[0], alpha=0.6, label=label)
+    else:
+        axes.plot(x, y, color=ACCENTS[0], alpha=0.6, label=names[1])
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     if bound is not None:
         axes.plot(x, np.asarray(bound), "--", color=ACCENTS[1], label="bound")
     axes.legend()
