@@ -10,6 +10,7 @@ import measattn as ma
 from measattn.lipschitz import Ball, Bound, Box, Everywhere, Refused, Simplex, Sphere, bound, bounds
 from measattn.lipschitz.theorems.symmetric import H4, H6
 from measattn.lipschitz.theorems.theta import theta
+from measattn.lipschitz.theorems.tokenwise import image
 
 pytestmark = pytest.mark.float64
 
@@ -267,3 +268,14 @@ def test_the_theorems_say_where_their_proofs_are():
     for theorem in (H4, H6):
         assert theorem.proved
         assert theorem.source.startswith("docs/theory-lipschitz.md")
+
+
+def test_a_feed_forward_map_keeps_its_images_in_the_ball_that_is_passed_on():
+    rng = np.random.default_rng(4)
+    up, down = rng.normal(size=(5, 3)), rng.normal(size=(3, 5))
+    layer = ma.FeedForward(ma.Affine(up, rng.normal(size=5)), down, ma.layer.gelu)
+    radius, centre = image(layer, 0.7, np.array([1.0, -1.0, 0.5]), 3)
+    x = rng.normal(size=(2000, 3))
+    x = np.array([1.0, -1.0, 0.5]) + 0.7 * x / np.linalg.norm(x, axis=1, keepdims=True)
+    out = np.asarray((ma.EmpiricalMeasure(x) @ layer).points)
+    assert np.linalg.norm(out - centre, axis=1).max() <= radius

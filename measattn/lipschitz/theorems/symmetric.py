@@ -57,8 +57,9 @@ def _sizes(case: Case) -> tuple[float, float]:
 
 
 def _rounded(case: Case, value: float) -> float:
+    # where the exponent is negative, the inflated norm has made it too small
     t, _ = _sizes(case)
-    return case.value * value * (1 + 1e-10 * (1 + t))
+    return case.value * value * (1 + 1e-9 * (1 + t))
 
 
 def _h2(case: Case) -> Answer:

@@ -6,6 +6,7 @@ Source: T1 and T2 of docs/theory-lipschitz.md.
 import math
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +51,8 @@ def image(layer: Any, radius: float, centre: NDArray, dimension: int) -> tuple[f
     if isinstance(layer, FeedForward):
         up, up_bias = matrix("up", layer.up, dimension)
         down, down_bias = matrix("down", layer.down, len(up))
-        hidden = np.asarray(layer.activation(up @ centre + up_bias), np.float64)
+        with jax.enable_x64(True):
+            hidden = np.asarray(layer.activation(up @ centre + up_bias), np.float64)
         return constant(layer, dimension) * radius * UP, down @ hidden + down_bias
     weight, bias = matrix("the map", layer.map, dimension)
     return norm(weight) * radius * UP, weight @ centre + bias
