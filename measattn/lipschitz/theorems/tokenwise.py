@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,7 +53,7 @@ def image(layer: Any, radius: float, centre: NDArray, dimension: int) -> tuple[f
         up, up_bias = matrix("up", layer.up, dimension)
         down, down_bias = matrix("down", layer.down, len(up))
         with jax.enable_x64(True):
-            hidden = np.asarray(layer.activation(up @ centre + up_bias), np.float64)
+            hidden = np.asarray(layer.activation(jnp.asarray(up @ centre + up_bias)), np.float64)
         return constant(layer, dimension) * radius * UP, down @ hidden + down_bias
     weight, bias = matrix("the map", layer.map, dimension)
     return norm(weight) * radius * UP, weight @ centre + bias
