@@ -218,6 +218,7 @@ def test_a_saved_measure_is_read_with_its_weights(clouds):
         ("a.csv", b"x,y\n1,2\n3\n", "equally long"),
         ("a.csv", b"x,y\n1,two\n", "number"),
         ("a.csv", b"", "points"),
+        ("a.csv", b"0,5;1\n", "both ; and ,"),
         ("a.csv", b"1,nan\n", "NaN"),
         ("a.csv", b"\xff\xfe\x00", "not readable as csv"),
         ("a.npy", b"not an array", "not readable"),

@@ -36,10 +36,17 @@ def read_measure(path: Path) -> "EmpiricalMeasure":
     if suffix != ".npz":
         raise ValueError(f"{path}: points are read from .npy, .npz and .csv files, not {suffix!r}")
     arrays = _npz(path)
+    if {"weights", "log_weights"} <= arrays.keys():
+        raise ValueError(f"{path} holds both weights and log_weights: keep one of them")
     if "log_weights" in arrays:
         return EmpiricalMeasure(*read(path))
     if "points" in arrays:
         points = _rows(path, arrays["points"])
+        if unknown := sorted(arrays.keys() - {"points", "weights"}):
+            raise ValueError(
+                f"{path} holds {unknown}, which mean nothing beside 'points': masses are read from "
+                "'weights' or 'log_weights'"
+            )
         return (
             weighted(points, arrays["weights"]) if "weights" in arrays else EmpiricalMeasure(points)
         )
@@ -121,8 +128,16 @@ def _csv(path: Path) -> Any:
         raise ValueError(f"{path} is not readable as csv: {error}") from None
     lines = [line for line in text.splitlines() if line.strip()]
 
+    # with semicolons between the cells a comma would be a decimal one
+    separator = ";" if any(";" in line for line in lines) else ","
+    if separator == ";" and any("," in line for line in lines):
+        raise ValueError(
+            f"{path} has both ; and , in it: separate the cells by one of them, and write decimals "
+            "with a point"
+        )
+
     def cells(line: str) -> list[str]:
-        return line.replace(";", ",").split(",")
+        return [cell.strip().strip('"') for cell in line.split(separator)]
 
     def numbers(line: str) -> list[float]:
         return [float(cell) for cell in cells(line)]
@@ -132,7 +147,9 @@ def _csv(path: Path) -> Any:
     try:
         rows = [numbers(line) for line in lines]
     except ValueError as error:
-        raise ValueError(f"{path}: every cell must be a number: {error}") from None
+        raise ValueError(
+            f"{path}: every cell must be a number, and commas or semicolons separate them: {error}"
+        ) from None
     if not rows:
         raise ValueError(f"{path} holds no points")
     lengths = sorted({len(row) for row in rows})

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from measattn.wasserstein.ground import UNIT, Vector
+from measattn.wasserstein.ground import UNDERFLOW, UNIT, Vector
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.pricing import Priced, c_transform
 from measattn.wasserstein.problem import Problem
@@ -87,7 +87,7 @@ def from_below(problem: Problem, potential: Vector, opposite: Vector | None = No
         + mismatch * max(height_u, height_v)
     )
     dual = math.fsum([*(a * u), *(b * v)])
-    return Below(max(dual - rounding, 0.0), u, priced)
+    return Below(max(dual - rounding - UNDERFLOW * math.fsum(b), 0.0), u, priced)
 
 
 def from_above(problem: Problem, plan: Plan) -> Above:
@@ -101,4 +101,5 @@ def from_above(problem: Problem, plan: Plan) -> Above:
     cols = np.bincount(plan.cols, plan.mass, len(problem.b)) - problem.b
     defect = math.fsum(np.abs(rows)) + math.fsum(np.abs(cols))
     upper = value + (ground.relative + 4 * UNIT) * value + 1.001 * defect * ground.largest
+    upper += UNDERFLOW * math.fsum(plan.mass)
     return Above(upper, value, plan, ground.resolution(float(costs.max(initial=0.0))))

@@ -61,6 +61,8 @@ def displacement(
 def _atoms(
     solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure
 ) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(solution, Solution):
+        raise ValueError(f"solution must be that of w1 or wp, got {solution!r}")
     for name, measure in (("mu", mu), ("nu", nu)):
         if isinstance(measure.points, (Token, Pair)) or traced(measure):
             raise ValueError(

@@ -27,7 +27,7 @@ from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.problem import check_order, pose_points
 from measattn.wasserstein.solution import Solution
 from measattn.wasserstein.solvers import AbstractSolver, Auto
-from measattn.wasserstein.w1 import solve_posed
+from measattn.wasserstein.w1 import check_method, solve_posed
 
 
 def distance(
@@ -41,7 +41,9 @@ def distance(
     r"""$W_p(\mu,\nu)$, to be used under `jax.jit`, `jax.vmap` and `jax.grad`.
 
     The value is that of `wp`, certified before it is returned. Differentiable once in the points
-    and in the normalised weights, and a second time almost everywhere, with the plan held fixed. A
+    and in the normalised weights. A second derivative holds the plan and the potentials fixed: it
+    is right among the points alone, and *leaves out* how potentials move with points and the plan
+    with weights, so blocks that mix points with weights must not be used. A
     batch of problems (`jax.vmap`) is solved in one visit to the host.
 
     Args:
@@ -73,6 +75,7 @@ def distance(
         )
     dtype = jnp.promote_types(mu.dtype, nu.dtype)
     arrays = (mu.points, mu.weights, nu.points, nu.weights)
+    check_method(Auto() if solver is None else solver, tol)
     how = _How(check_order(p), solver or Auto(), tol)
     if not how.solver.exact:
         raise ValueError(

@@ -27,6 +27,9 @@ Index = NDArray[np.integer]
 UNIT = 2.0**-53
 """The largest relative error of one rounding in float64."""
 
+UNDERFLOW = 2.0**-520
+"""In units near the diameter, what the squares of a distance, or its power, may underflow by."""
+
 WORTH_FILTERING = 2**24
 """From this many operations on, bounds in float32 save time over costs in float64."""
 
@@ -200,6 +203,8 @@ class Metric(AbstractGround):
     def _values(self, over: Callable, x: Any, y: Any) -> NDArray:
         with jax.enable_x64(True):
             values = np.asarray(over(self.f, x, y))
+        if values.dtype.kind in "iub":
+            values = values.astype(np.float64)
         if values.dtype.kind != "f" or values.ndim != (2 if over is _table else 1):
             raise ValueError("metric must map two points to one real number: return a scalar")
         if not np.all(np.isfinite(values) & (values >= 0)):

@@ -88,6 +88,11 @@ def transport_problem(cost: Any, a: Any = None, b: Any = None, *, p: float | int
     Raises:
         ValueError: NaN, infinite or negative entries, lengths or sums that do not match.
     """
+    if traced(cost, a, b):
+        raise ValueError(
+            "cost, a and b must be concrete, and got traced values: an exact solver runs on the "
+            "host; under jit, grad and vmap use wasserstein.distance(mu, nu)"
+        )
     cost = np.asarray(cost, np.float64)
     if cost.ndim != 2 or cost.size == 0:
         raise ValueError(f"cost must be a matrix (n, m), got an array of shape {cost.shape}")
@@ -98,15 +103,27 @@ def transport_problem(cost: Any, a: Any = None, b: Any = None, *, p: float | int
         )
     masses = [_masses(*item) for item in (("a", a, cost.shape[0]), ("b", b, cost.shape[1]))]
     total, other = math.fsum(masses[0]), math.fsum(masses[1])
-    if abs(total - other) > 64 * np.finfo(float).eps * total:
+    # what was normalised in float32 sums to one in float32 only
+    eps = max(_eps(a), _eps(b))
+    if abs(total - other) > 64 * eps * total:
         raise ValueError(
             f"a and b must have the same sum, got {total!r} and {other!r}: normalise both, or "
             "add an atom for what is created or destroyed"
         )
-    rows, cols = (np.flatnonzero(mass > 0) for mass in masses)
-    if len(rows) < len(masses[0]) or len(cols) < len(masses[1]):
-        raise ValueError("masses must be positive: leave atoms without mass out of the matrix")
+    masses[1] = masses[1] * (total / other)
+    for name, mass in zip("ab", masses, strict=True):
+        if not mass.all():
+            raise ValueError(
+                f"{name} must be positive, got {np.count_nonzero(mass == 0)} atoms without mass: "
+                "leave them out of the matrix"
+            )
     return Problem(masses[0], masses[1], Table(cost), check_order(p))
+
+
+def _eps(masses: Any) -> float:
+    dtype = getattr(masses, "dtype", None)
+    narrow = dtype is not None and np.dtype(dtype).kind == "f" and np.dtype(dtype).itemsize < 8
+    return float(np.finfo(np.dtype(dtype) if narrow else np.float64).eps)
 
 
 def _masses(name: str, masses: Any, n: int) -> Vector:
@@ -114,14 +131,18 @@ def _masses(name: str, masses: Any, n: int) -> Vector:
     if masses.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one for each atom, got {masses.shape}")
     if not np.all(np.isfinite(masses) & (masses >= 0)) or not masses.any():
-        raise ValueError(f"{name} must be finite and not negative, with a positive sum")
+        raise ValueError(
+            f"{name} must be finite and not negative, with a positive sum, got entries from "
+            f"{masses.min()} to {masses.max()}: drop or repair the others"
+        )
     return masses
 
 
 def check_order(p: Any) -> float:
     """The order p of a distance, if it is a finite number of at least 1."""
-    if not isinstance(p, Real) or not 1 <= float(p) < math.inf:
-        raise ValueError(f"p must be a number of at least 1, got {p!r}; for p = inf use w_inf")
+    if isinstance(p, bool) or not isinstance(p, Real) or not 1 <= float(p) < math.inf:
+        hint = "; for p = inf use w_inf" if isinstance(p, Real) and p == math.inf else ""
+        raise ValueError(f"p must be a number of at least 1, such as 1 or 2, got {p!r}{hint}")
     return float(p)
 
 
@@ -246,7 +267,8 @@ def common_space(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix, float]:
     """
     if x.shape[1] != y.shape[1]:
         raise ValueError(
-            f"mu and nu must live on one space, got dimensions {x.shape[1]} and {y.shape[1]}"
+            f"mu and nu must live on one space, got dimensions {x.shape[1]} and {y.shape[1]}: map "
+            "one of them into the space of the other with pushforward(f, mu)"
         )
     for name, points in (("mu", x), ("nu", y)):
         if not np.all(np.isfinite(points)):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -15,6 +16,9 @@ from measattn.wasserstein.pricing import c_transform
 from measattn.wasserstein.problem import Posed, Problem, check_order, pose, pose_measures
 from measattn.wasserstein.solution import Bracket, Solution, TransportError
 from measattn.wasserstein.solvers import AbstractSolver, Auto, Proposal, Run, Start
+
+EXCUSED = 1e-4
+"""No gap beyond this part of the diameter is accepted as rounding, whatever the order."""
 
 Watch = Callable[[Bracket], None]
 
@@ -38,7 +42,8 @@ def w1(
             your own the points may be tokens or pairs; it is evaluated in float64.
         solver: one of `wasserstein.solvers`; `Auto` by default.
         tol: the certified gap is at most tol·W1, or what rounding in float64 costs where that is
-            more, (64 + d)·eps times the diameter; ``status`` of the solution says which.
+            more, (64 + d)·eps times the diameter; ``status`` of the solution says which. For p > 1
+            the latter is meant of the costs, and the gap is at most 1e-4 of the diameter.
         start: the solution of a nearby problem with the same numbers of atoms, to start from.
         watch: called after each round of `ColumnGeneration` with its certified bracket, for long
             runs: ``watch=print``.
@@ -81,20 +86,34 @@ def solve(
     watch: Watch | None = None,
 ) -> Solution:
     """The least cost of a problem of your own, see `transport_problem`; as `w1`."""
+    if not isinstance(problem, Problem):
+        raise ValueError(
+            f"problem must be a Problem, got a {type(problem).__name__}: make one of a matrix of "
+            "costs with transport_problem(cost, a, b)"
+        )
     posed = pose(problem.a, problem.b, problem.ground, problem.p)
     return solve_posed(posed, solver or Auto(), tol=tol, start=None, watch=watch)
+
+
+def check_method(solver: Any, tol: Any) -> None:
+    """Refuse what is no solver, and what is no tolerance.
+
+    Raises:
+        ValueError: either.
+    """
+    if not isinstance(solver, AbstractSolver):
+        raise ValueError(
+            f"solver must be a solver such as Auto() or NetworkSimplex(), got {solver!r}"
+        )
+    if isinstance(tol, bool) or not isinstance(tol, Real) or not float(tol) >= 0:
+        raise ValueError(f"tol must be a number of at least 0, such as 1e-9, got {tol!r}")
 
 
 def solve_posed(
     posed: Posed, solver: Any, *, tol: float | int, start: Solution | None, watch: Watch | None
 ) -> Solution:
     """Solve the reduced problem, judge the proposal, and go back to the atoms as given."""
-    if not isinstance(solver, AbstractSolver):
-        raise ValueError(
-            f"solver must be a solver such as Auto() or NetworkSimplex(), got {solver!r}"
-        )
-    if not isinstance(tol, Real) or not tol >= 0:
-        raise ValueError(f"tol must be a number of at least 0, got {tol!r}")
+    check_method(solver, tol)
     if not (watch is None or callable(watch)):
         raise ValueError(f"watch must be a function of a Bracket, such as print, got {watch!r}")
     began = time.perf_counter()
@@ -128,7 +147,9 @@ def _judged(
     if p != 1:  # the root rounds as well
         lower, upper = lower * (1 - 4e-16), upper * (1 + 4e-16)
     gap = upper - lower
-    fine = certified.gap <= certified.above.resolution
+    # the p-th root makes much of a small cost: there rounding excuses only so much
+    scale = unit * posed.problem.ground.largest ** (1 / p)
+    fine = certified.gap <= certified.above.resolution and gap <= EXCUSED * scale
     if gap <= tol * value:
         status = f"The certified gap of {gap:.2e} is within {tol:g} of the distance."
     elif fine:
@@ -148,13 +169,14 @@ def _judged(
         iterations=proposal.iterations,
         seconds=time.perf_counter() - began,
         trace=tuple(_scaled(bracket, unit) for bracket in proposal.trace),
-        dual=lambda: _whole_potentials(posed, certified.below),
+        dual=partial(_whole_potentials, posed, certified.below),
         active=_whole_arcs(posed, proposal.active),
     )
     if solver.exact and gap > tol * value and not fine:
         raise TransportError(
             f"{proposal.solver} did not close the gap: W{p:g} lies in [{lower}, {upper}]. Let the "
-            f"solver run longer, take another, or raise tol above {gap / max(upper, 1e-300):.1e}",
+            f"solver run longer, take another, or raise tol above {gap / max(upper, 1e-300):.1e}"
+            + ("; costs of so large an order leave float64, see w_inf" if p > 8 else ""),
             solution,
         )
     return solution
@@ -168,7 +190,6 @@ def _equal(posed: Posed, seconds: float) -> Solution:
     """All mass was common, up to what rounding may leave on one side."""
     rest = float(posed.problem.a.sum() + posed.problem.b.sum())
     upper = rest * posed.unit * posed.whole.largest
-    zeros = np.zeros(len(posed.a)), np.zeros(len(posed.b))
     return Solution(
         value=0.0,
         lower=0.0,
@@ -180,8 +201,12 @@ def _equal(posed: Posed, seconds: float) -> Solution:
         iterations=0,
         seconds=seconds,
         trace=(),
-        dual=lambda: zeros,
+        dual=partial(_zeros, len(posed.a), len(posed.b)),
     )
+
+
+def _zeros(n: int, m: int) -> tuple[Vector, Vector]:
+    return np.zeros(n), np.zeros(m)
 
 
 def _start(posed: Posed, start: Solution | None) -> Start | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import measattn as ma
-from measattn.wasserstein import w1, wp
+from measattn.wasserstein import TransportError, w1, w_inf, wp
 from tests import oracles
 from tests.transport.clouds import arrays, by_program, cloud, mapped, solvers_for
 
@@ -99,3 +99,21 @@ def test_many_weighted_atoms_of_the_plane_moved_by_little_are_certified(p):
     mu = cloud(1, 3000, 2, True)
     solution = wp(mu, mapped(lambda x: x + np.array([3e-3, 4e-3]), mu), p)
     assert abs(solution.value - 5e-3) <= 1e-9 * 5e-3
+
+
+@pytest.mark.parametrize("p", [50, 100, 308, 2000])
+def test_an_order_whose_costs_leave_float64_is_refused_or_right(p):
+    mu = ma.EmpiricalMeasure(np.array([[0.0, 0.0], [10.0, 0.0]]))
+    pairs = [(mu, mapped(lambda x: x + np.array([1.0, 0.0]), mu), 1.0)]
+    general = cloud(1, 12, 2), cloud(2, 9, 2)
+    pairs.append((*general, None))
+    for first, second, exact in pairs:
+        try:
+            solution = wp(first, second, p)
+        except TransportError as error:
+            solution = error.solution
+        else:
+            assert solution.gap <= 1e-4 * 12
+        largest = w_inf(first, second).upper if exact is None else exact
+        assert solution.lower <= largest * (1 + 1e-12)
+        assert exact is None or solution.lower <= exact <= solution.upper * (1 + 1e-12)

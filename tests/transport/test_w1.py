@@ -334,3 +334,30 @@ def test_the_solver_must_be_one():
         solve_posed(
             pose_measures(cloud(0, 3, 2), cloud(1, 3, 2)), "simplex", tol=0, start=None, watch=None
         )
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Sinkhorn(epsilon=0), "epsilon must be positive"),
+        (lambda: Sinkhorn(iterations=0), "iterations must be a whole number"),
+        (lambda: NetworkSimplex(pivots=0), "pivots must be a whole number"),
+        (lambda: ColumnGeneration(neighbours=0), "neighbours must be a whole number"),
+        (lambda: ColumnGeneration(rounds=0), "rounds must be a whole number"),
+    ],
+)
+def test_options_of_solvers_are_checked_when_they_are_made(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_masses_that_were_normalised_in_single_precision_are_accepted():
+    a, b = (np.full(n, 1 / n, np.float32) for n in (3, 7))
+    assert solve(transport_problem(np.ones((3, 7)), a, b)).value == pytest.approx(1, rel=1e-6)
+
+
+def test_a_metric_may_count():
+    mu, nu = cloud(40, 6, 2, kind="grid"), cloud(41, 5, 2, kind="grid")
+    hamming = w1(mu, nu, metric=lambda x, y: jnp.sum(x != y))
+    real = w1(mu, nu, metric=lambda x, y: jnp.sum(x != y).astype(x.dtype))
+    assert hamming.value == pytest.approx(real.value, rel=1e-12)

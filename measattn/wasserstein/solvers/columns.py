@@ -10,7 +10,7 @@ from measattn.wasserstein.plan import Plan, monotone
 from measattn.wasserstein.pricing import Priced, c_transform, nearest
 from measattn.wasserstein.problem import Problem
 from measattn.wasserstein.solution import Bracket
-from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run
+from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run, check_count
 from measattn.wasserstein.solvers.candidates import Candidates
 from measattn.wasserstein.solvers.simplex import NetworkSimplex
 
@@ -42,6 +42,10 @@ class ColumnGeneration(AbstractSolver):
     neighbours: int = 8
     rounds: int = 100
     pivots: int = 1_000_000_000
+
+    def __post_init__(self):
+        for name in ("neighbours", "rounds", "pivots"):
+            check_count(name, getattr(self, name))
 
     def solve(self, problem: Problem, run: Run) -> Proposal:
         """Solve, price, add, until no pair of negative reduced cost is left."""

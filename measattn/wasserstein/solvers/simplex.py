@@ -12,7 +12,7 @@ from scipy.sparse import coo_matrix
 from measattn.wasserstein.ground import Index, Vector
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.problem import Problem
-from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run
+from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run, check_count
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class NetworkSimplex(AbstractSolver):
     """
 
     pivots: int = 1_000_000_000
+
+    def __post_init__(self):
+        check_count("pivots", self.pivots)
 
     def solve(self, problem: Problem, run: Run) -> Proposal:
         """POT's plan and potential, its warnings turned into the certificate's business."""

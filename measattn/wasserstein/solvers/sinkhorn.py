@@ -1,14 +1,16 @@
 """Entropic transport: an estimate with a certified bracket of its own."""
 
+import math
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
 from measattn.wasserstein.ground import Matrix
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.problem import Problem
-from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run
+from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run, check_count
 from measattn.wasserstein.solvers.simplex import pot
 
 LARGEST = 2**24
@@ -31,6 +33,13 @@ class Sinkhorn(AbstractSolver):
     epsilon: float | int = 1e-2
     iterations: int = 10_000
     exact = False
+
+    def __post_init__(self):
+        if not isinstance(self.epsilon, Real) or not 0 < self.epsilon < math.inf:
+            raise ValueError(
+                f"epsilon must be positive and finite, such as 1e-2, got {self.epsilon!r}"
+            )
+        check_count("iterations", self.iterations)
 
     def solve(self, problem: Problem, run: Run) -> Proposal:
         """POT's iterations on the logarithms."""
