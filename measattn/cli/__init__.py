@@ -1,4 +1,4 @@
-"""The command line: ``measattn reproduce`` and ``measattn w1``.
+"""The command line: ``measattn reproduce``, ``measattn w1`` and ``measattn verify``.
 
 Needs the extra ``repro`` (typer); everything else is imported by the command that uses it.
 """
@@ -118,7 +118,37 @@ def build(typer: Any) -> Any:
             os._exit(INTERRUPTED)
         raise typer.Exit(status)
 
+    @app.command()
+    def verify(
+        file: Annotated[Path, typer.Argument(metavar="FILE", help="A certificate: .json.")],
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ) -> None:
+        """Check a certificate of a Lipschitz constant, trusting nothing in it.
+
+        Every number is computed again with NumPy and SciPy. The exit status is 0 if all are
+        accepted, 1 if one is rejected, 2 if there is no such file.
+        """
+        raise typer.Exit(_verify(typer.echo, file, as_json))
+
     return app
+
+
+def _verify(echo: Callable, file: Path, as_json: bool) -> int:
+    """The command `verify`; its exit status."""
+    from dataclasses import asdict
+
+    from measattn.lipschitz.checker import verify
+
+    try:
+        report = verify(file)
+    except OSError as error:
+        echo(f"error: {error}", err=True)
+        return 2
+    if as_json:
+        echo(json.dumps({"accepted": report.accepted, **asdict(report)}))
+    else:
+        echo(str(report))
+    return 0 if report.accepted else 1
 
 
 def _w1(

@@ -84,7 +84,7 @@ def climb(
         rate: the first rate of learning; it falls like a cosine.
         watch: called as ``watch(step, steps, best)`` ten times on the way.
     """
-    places = jax.vmap(lambda place: _inside(game, place))(places)
+    places = jax.jit(jax.vmap(lambda place: _inside(game, place)))(places)
     optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps, 0.01))
     run = _runner(game, optimiser, max(1, math.ceil(steps / 10)))
     arrays, _ = eqx.partition(game.layer, eqx.is_array)

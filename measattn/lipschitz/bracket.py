@@ -1,13 +1,59 @@
 """A Lipschitz constant from both sides: what a search attains, and what a theorem proves."""
 
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Array
 
+from measattn.lipschitz import certificate
 from measattn.lipschitz.catalogue import bound
 from measattn.lipschitz.domains import AbstractDomain
-from measattn.lipschitz.results import Bracket
+from measattn.lipschitz.results import Bound, Estimate, order_name
 from measattn.lipschitz.search import Watch, search
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """A Lipschitz constant on a domain from both sides.
+
+    Attributes:
+        lower: attained by two measures.
+        upper: certified by a theorem.
+        estimate: what attains ``lower``.
+        bound: what proves ``upper``.
+        layer: the layer that they are about.
+    """
+
+    lower: float
+    upper: float
+    estimate: Estimate = field(repr=False)
+    bound: Bound = field(repr=False)
+    layer: Any = field(repr=False)
+
+    def save(self, file: Any) -> Path:
+        """Write a certificate that `verify` can check; it is checked before this returns.
+
+        Args:
+            file: the name of a JSON file, or a folder for ``certificate.json``; the arrays go
+                beside it, under the same name with the suffix .npz.
+
+        Returns:
+            The JSON file.
+
+        Raises:
+            UnreadableLayer: a layer that holds a plain function, has a mask, or is several layers.
+            ValueError: a name without the suffix .json, or an upper end that is infinite.
+
+        Source: G5 of docs/theory.md for the lower end, the theorem of ``bound`` for the upper one.
+        """
+        return certificate.write(file, self.layer, self.estimate, self.bound)
+
+    def __repr__(self) -> str:
+        return (
+            f"Lip(W{order_name(self.bound.p)}) in [{self.lower:.6g}, {self.upper:.6g}] on "
+            f"{self.bound.domain} (ratio {self.upper / self.lower:.4g}; {self.bound.theorem})"
+        )
 
 
 def bracket(
@@ -58,4 +104,4 @@ def bracket(
             f"the search attains {found.value!r}, above the bound {proved.value!r} of "
             f"{proved.theorem}: one of them is wrong, please report it with the layer and domain"
         )
-    return Bracket(found.value, proved.value, found, proved)
+    return Bracket(found.value, proved.value, found, proved, layer)

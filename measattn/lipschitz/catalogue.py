@@ -9,6 +9,7 @@ Source: the setting, T1 and T2 of docs/theory-lipschitz.md.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from measattn.lipschitz.results import Bound, Hypothesis
 from measattn.lipschitz.space import common_dimension
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable, Theorem
 from measattn.lipschitz.theorems.base import UP, norm
-from measattn.lipschitz.theorems.tokenwise import constant, image
+from measattn.lipschitz.theorems.tokenwise import ROUNDING, constant, image
 
 
 class Refused(NamedTuple):
@@ -65,9 +66,9 @@ class Bounds:
 def bound(
     layer: Any,
     domain: AbstractDomain,
-    p: float | int = 1,
+    p: float | int | np.integer = 1,
     *,
-    atoms: int | None = None,
+    atoms: int | np.integer | None = None,
     dimension: int | None = None,
 ) -> Bound:
     r"""The smallest proved upper bound of $\sup W_p(\mu f,\nu f)/W_p(\mu,\nu)$ on a domain.
@@ -105,9 +106,9 @@ def bound(
 def bounds(
     layer: Any,
     domain: AbstractDomain,
-    p: float | int = 1,
+    p: float | int | np.integer = 1,
     *,
-    atoms: int | None = None,
+    atoms: int | np.integer | None = None,
     dimension: int | None = None,
 ) -> Bounds:
     """All theorems of the catalogue about one attention layer, with their values or reasons.
@@ -171,18 +172,19 @@ def _metric(masked: bool, p: float) -> str:
 
 
 def _question(
-    layer: Any, domain: AbstractDomain, p: Any, atoms: int | None, dimension: int | None
+    layer: Any, domain: AbstractDomain, p: Any, atoms: Any, dimension: int | None
 ) -> _Question:
     if not isinstance(domain, AbstractDomain):
         raise ValueError(f"domain must be a domain such as Ball(1.0), got {domain!r}")
-    if isinstance(p, bool) or not isinstance(p, (int, float)) or not p >= 1:
+    if isinstance(p, bool) or not isinstance(p, Real) or not float(p) >= 1:
         raise ValueError(f"p must be a number of at least 1, or infinity, got {p!r}")
     atoms = getattr(domain, "atoms", None) if atoms is None else atoms
-    if atoms is not None and (int(atoms) != atoms or atoms < 1):
+    if atoms is not None and (not isinstance(atoms, Integral) or int(atoms) < 1):
         raise ValueError(f"atoms must be a whole number of at least 1, got {atoms!r}")
     d = common_dimension(layer, domain, dimension)
     centre = np.zeros(d) if domain.centre is None else np.asarray(domain.centre, np.float64)
-    return _Question(centre, domain.radius, domain.diameter, float(p), atoms)
+    count = None if atoms is None else int(atoms)
+    return _Question(centre, domain.radius, domain.diameter, float(p), count)
 
 
 def _of_layer(layer: Any, question: _Question) -> _Answer:
@@ -194,7 +196,7 @@ def _of_layer(layer: Any, question: _Question) -> _Answer:
         inner = _of_layer(layer.layer, question)
         return inner._replace(value=(1 + inner.value) * UP, name=f"1 + ({inner.name})")
     if isinstance(layer, AbstractDiracKernel):
-        return _Answer(constant(layer, len(question.centre)), "T1", (), ())
+        return _Answer(constant(layer, question.radius, question.centre), "T1", (), ())
     return _of_attention(form(layer, len(question.centre)).about(question.centre), question)
 
 
@@ -242,21 +244,13 @@ def _answer(value: float, name: str, used: list, hypotheses: list, masked: bool)
 
 
 def _after(layer: Any, question: _Question) -> _Question:
-    """The ball that holds what a layer returns."""
-    if not math.isfinite(question.radius):
-        return replace(question, centre=np.zeros(_width(layer, question)))
+    """The ball that holds what a layer returns; of infinite radius if none does."""
     radius, centre = _image(layer, question.radius, question.centre)
     return replace(question, radius=radius, diameter=2 * radius, centre=centre)
 
 
-def _width(layer: Any, question: _Question) -> int:
-    """The dimension of what a layer returns."""
-    return len(_image(layer, 1.0, question.centre)[1])
-
-
 def _image(layer: Any, radius: float, centre: NDArray) -> tuple[float, NDArray]:
     """A ball that holds the images of a ball."""
-    d = len(centre)
     if isinstance(layer, WeightShared):
         layer = Stack((layer.layer,) * layer.depth)
     if isinstance(layer, Stack):
@@ -267,13 +261,17 @@ def _image(layer: Any, radius: float, centre: NDArray) -> tuple[float, NDArray]:
         inner_radius, inner_centre = _image(layer.layer, radius, centre)
         return (radius + inner_radius) * UP, centre + inner_centre
     if isinstance(layer, AbstractDiracKernel):
-        return image(layer, radius, centre, d)
+        return image(layer, radius, centre)
     size, middle = 0.0, 0.0
-    for head in form(layer, d).heads:
+    for head in form(layer, len(centre)).heads:
         reach, about = radius, centre
         if head.memory is not None:
             about = head.memory[0].mean(axis=0)
             reach = float(np.linalg.norm(head.memory[0] - about, axis=1).max()) * UP
-        size += norm(head.value) * reach * UP
+        stretch = norm(head.value)
+        if stretch > 0:
+            # the centre of the image is rounded, too
+            size += stretch * (reach + ROUNDING * float(np.linalg.norm(about))) * UP
+        size += ROUNDING * float(np.linalg.norm(head.shift))
         middle = middle + head.value @ about + head.shift
     return size * UP, np.asarray(middle)

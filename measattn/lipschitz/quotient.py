@@ -9,6 +9,7 @@ $(\sum_i\omega_i\delta_i^p)^{1/p}$ for each measure, $\delta_i$ the error of out
 import math
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +25,9 @@ from measattn.wasserstein.plan import Plan
 
 ASSUMED = 256
 """Units in the last place that outputs are assumed to be off where they cannot be recomputed."""
+
+ROOT = 256
+"""Units that a p-th root may be off: the rounding of 1/p counts as often as its logarithm is."""
 
 
 class Evaluation(NamedTuple):
@@ -59,7 +63,7 @@ def evaluate(
     """The quotient of the measures with atoms x and y (n, d) and the same weights.
 
     Args:
-        layer: the layer, used where its form is not known.
+        layer: the layer in float64, used where its form is not known, and to compare.
         form: its matrices; None if it has none.
         x: atoms of the first measure.
         y: atoms of the second.
@@ -76,7 +80,7 @@ def evaluate(
         laws = [weighted(jnp.asarray(part.points), mass) for part in (first, second)]
         if math.isinf(p):
             far = w_inf(laws[0], laws[1])
-            lower, margin, plan = far.lower, 0.0, far.plan
+            lower, plan = far.lower * (1 - (first.points.shape[1] + 16) * UNIT), far.plan
             potentials = far.blocking, np.empty(0)
         else:
             near = wp(laws[0], laws[1], p)
@@ -85,14 +89,23 @@ def evaluate(
             # another order finds no less
             shift = (potentials[0].max() + potentials[0].min()) / 2
             sizes = np.abs(potentials[0] - shift) + np.abs(potentials[1] + shift)
-            margin = 32 * UNIT * math.fsum(mass * sizes)
-            lower = max(near.lower**p - margin, 0.0) ** (1 / p) * (1 - 8 * UNIT)
-    before = _norm(mass, np.linalg.norm(x - y, axis=1), p) * (1 + (x.shape[1] + 16) * UNIT)
-    off = sum(_norm(mass, part.error, p) for part in (first, second)) * (1 + 1e-12)
+            margin = 8 * UNIT * (4 * math.fsum(mass * sizes) + float(sizes.max()))
+            lower = max(near.lower**p - margin, 0.0) ** (1 / p) * (1 - ROOT * UNIT)
+    before = _norm(mass, np.linalg.norm(x - y, axis=1), p) * (1 + (x.shape[1] + ROOT) * UNIT)
+    # a little more than needed, as for the margin
+    off = sum(_norm(mass, part.error, p) for part in (first, second)) * (1 + 1e-6)
     after = max(lower - off, 0.0)
     value = after / before * (1 - 4 * UNIT)
     outputs = first.points, second.points
     return Evaluation(value, before, after, mu, nu, outputs, plan, potentials, known)
+
+
+def in_float64(layer: Any) -> Any:
+    """The layer with its parameters cast up: a memory in float32 would be averaged in float32."""
+    with jax.enable_x64(True):
+        return jax.tree.map(
+            lambda a: a.astype(jnp.float64) if eqx.is_inexact_array(a) else a, layer
+        )
 
 
 def masses(mu: EmpiricalMeasure) -> NDArray:

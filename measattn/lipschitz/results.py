@@ -44,9 +44,8 @@ class Bound:
 
     def __repr__(self) -> str:
         kind = "certified" if self.proved else "quoted"
-        return (
-            f"Lip(W{_order(self.p)}) <= {self.value:.6g} on {self.domain} ({self.theorem}, {kind})"
-        )
+        name = f"Lip(W{order_name(self.p)})"
+        return f"{name} <= {self.value:.6g} on {self.domain} ({self.theorem}, {kind})"
 
 
 class Witness(NamedTuple):
@@ -88,31 +87,10 @@ class Estimate:
 
     def __repr__(self) -> str:
         kind = "attained" if self.exact else "attained up to the rounding of the layer"
-        return f"Lip(W{_order(self.p)}) >= {self.value:.6g} on {self.domain} ({kind}; {self.found})"
+        name = f"Lip(W{order_name(self.p)})"
+        return f"{name} >= {self.value:.6g} on {self.domain} ({kind}; {self.found})"
 
 
-@dataclass(frozen=True)
-class Bracket:
-    """A Lipschitz constant on a domain from both sides.
-
-    Attributes:
-        lower: attained by two measures.
-        upper: certified by a theorem.
-        estimate: what attains ``lower``.
-        bound: what proves ``upper``.
-    """
-
-    lower: float
-    upper: float
-    estimate: Estimate = field(repr=False)
-    bound: Bound = field(repr=False)
-
-    def __repr__(self) -> str:
-        return (
-            f"Lip(W{_order(self.bound.p)}) in [{self.lower:.6g}, {self.upper:.6g}] on "
-            f"{self.bound.domain} (ratio {self.upper / self.lower:.4g}; {self.bound.theorem})"
-        )
-
-
-def _order(p: float) -> str:
+def order_name(p: float) -> str:
+    """How an order is written: 1, 2, inf."""
     return "inf" if math.isinf(p) else f"{p:g}"

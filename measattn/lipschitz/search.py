@@ -15,7 +15,7 @@ from measattn.lipschitz.ascent import Game, Place, climb
 from measattn.lipschitz.domains import AbstractDomain, Ball, Everywhere
 from measattn.lipschitz.families import Start, equalised, families, filled, scattered
 from measattn.lipschitz.forms import Form, UnreadableLayer, form
-from measattn.lipschitz.quotient import evaluate
+from measattn.lipschitz.quotient import evaluate, in_float64
 from measattn.lipschitz.results import Estimate, Witness
 from measattn.lipschitz.space import common_dimension
 from measattn.lipschitz.steps import LIGHTEST, pairs
@@ -78,8 +78,9 @@ def search(
     region = _region(domain, radius)
     centre = np.zeros(dimension) if region.centre is None else np.asarray(region.centre)
     equal = atoms is not None or math.isinf(p)
-    known = _form(layer, dimension)
     with jax.enable_x64(True):
+        layer = in_float64(layer)
+        known = _form(layer, dimension)
         _check_layer(layer, size, dimension)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).reshape(-1))
         begun = _starts(known, centre, region.radius, size, starts, equal, rng)
@@ -92,9 +93,7 @@ def search(
             )
         order = np.argsort(-climbed.values, kind="stable")
         places = [jax.tree.map(lambda a, k=k: a[k], climbed.places) for k in order[:4]]
-        found = [pair for place in places for pair in pairs(game, place)]
-        found.sort(key=lambda pair: -pair.guess)
-        tried = [evaluate(layer, known, *pair[1:], p) for pair in found[:TRIED]]
+        tried = [evaluate(layer, known, *pair[1:], p) for pair in pairs(game, places)[:TRIED]]
     best = max(tried, key=lambda evaluation: evaluation.value)
     if not best.value > 0:
         raise ValueError(

@@ -1,6 +1,7 @@
 """From a measure and a displacement to two measures: how far to move, and with what mass."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -35,33 +36,38 @@ class Pair(NamedTuple):
     weights: NDArray
 
 
-def pairs(game: Game, place: Place) -> list[Pair]:
-    """Pairs near one place whose quotients are large by the costs of moving each atom along.
+def pairs(game: Game, places: list[Place]) -> list[Pair]:
+    """Pairs near some places whose quotients are large by the costs of moving each atom along.
 
-    Both measures stay in the domain: their points are projected, or begin a little inside.
+    Both measures stay in the domain: their points are projected, or begin a little inside. The
+    pair with the best guess comes first.
     """
-    weights = np.exp(np.asarray(place.logits) - np.asarray(place.logits).max())
-    weights /= weights.sum()
-    light = [weights]
-    if game.p == 1 and game.lightest is not None and len(weights) > 1:
-        rest = weights[1:] / weights[1:].sum()
-        light += [np.concatenate([[mass], (1 - mass) * rest]) for mass in MASSES]
-    begins, ends = _ends(game, place)
+    # compiled once for all places and masses
     push = jax.jit(
         jax.vmap(lambda a, w: moved(game.layer, measure(a, normalise(w)), None), in_axes=(0, None))
     )
+    project = jax.jit(jax.vmap(jax.vmap(game.domain.project)))
     found = []
-    for mass in light:
-        log = jnp.asarray(np.log(mass))
-        before, after = (np.asarray(push(jnp.asarray(a), log)) for a in (begins, ends))
-        guess = _cost(after - before, mass, game.p, _noise(before))
-        guess /= _cost(ends - begins, mass, game.p, (0.0, 0.0))
-        best = np.argsort(-guess)[:KEPT]
-        found += [Pair(float(guess[k]), begins[k], ends[k], mass) for k in best]
-    return found
+    for place in places:
+        weights = np.exp(np.asarray(place.logits) - np.asarray(place.logits).max())
+        weights /= weights.sum()
+        light = [weights]
+        if game.p == 1 and game.lightest is not None and len(weights) > 1:
+            rest = weights[1:] / weights[1:].sum()
+            light += [np.concatenate([[mass], (1 - mass) * rest]) for mass in MASSES]
+        begins, ends = _ends(game, place, project)
+        for mass in light:
+            log = jnp.asarray(np.log(mass))
+            before, after = (np.asarray(push(jnp.asarray(a), log)) for a in (begins, ends))
+            guess = _cost(after - before, mass, game.p, _noise(before))
+            cost = _cost(ends - begins, mass, game.p, (0.0, 0.0))
+            guess = np.divide(guess, cost, out=np.zeros_like(guess), where=cost > 0)
+            best = np.argsort(-guess)[:KEPT]
+            found += [Pair(float(guess[k]), begins[k], ends[k], mass) for k in best if cost[k] > 0]
+    return sorted(found, key=lambda pair: -pair.guess)
 
 
-def _ends(game: Game, place: Place) -> tuple[NDArray, NDArray]:
+def _ends(game: Game, place: Place, project: Callable) -> tuple[NDArray, NDArray]:
     """The atoms before and after each step that is tried, (k, n, d)."""
     moves = np.asarray(place.moves, np.float64)
     if game.p == 1:
@@ -79,12 +85,10 @@ def _ends(game: Game, place: Place) -> tuple[NDArray, NDArray]:
             for sign in (1, -1):
                 begins.append(game.centre + (1 - inside) * unit)
                 ends.append(begins[-1] + sign * step * game.scale * moves)
-    project = jax.jit(jax.vmap(jax.vmap(game.domain.project)))
     x, y = (_inwards(game, np.asarray(project(jnp.asarray(np.stack(a))))) for a in (begins, ends))
     if game.p == 1:
         y[:, 1:] = x[:, 1:]
-    apart = np.any(x != y, axis=(1, 2))
-    return x[apart], y[apart]
+    return x, y  # of one shape at all places, for the compiler
 
 
 def _inwards(game: Game, points: NDArray) -> NDArray:

@@ -6,6 +6,8 @@ $$ \theta_R(A,0) = R^2\min_{\lambda>0}\Bigl[\frac\lambda2 +
 and every λ gives an upper bound. Source: H5 of docs/theory-lipschitz.md.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
@@ -35,7 +37,7 @@ def theta(matrix: NDArray, shift: NDArray, radius: float) -> float:
         return multiplier / 2 + max(least, 0.0) + rounding
 
     span = (np.log(size) - 12, np.log(size) + 3)
-    found = minimize_scalar(bound, bounds=span, method="bounded", options={"xatol": 1e-10})
+    found: Any = minimize_scalar(bound, bounds=span, method="bounded", options={"xatol": 1e-10})
     # the bound is convex in the multiplier, but any of them certifies
     best = min(bound(float(found.x)), bound(float(np.log(2 * size))), bound(float(np.log(size))))
     return min(radius**2 * best, 2 * radius**2 * size * (1 + ALLOWANCE)) + tilt

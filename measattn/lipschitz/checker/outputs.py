@@ -1,0 +1,117 @@
+"""What the layer of a certificate returns, from its matrices, in decimals.
+
+The outputs of two measures that nearly agree differ by less than float64 resolves, so they are
+computed with 50 digits of the standard library's decimal arithmetic, and rounded once, about one
+of them: no distance sees the translation.
+"""
+
+import decimal
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .files import Arrays, array, number
+from .report import Rejected
+
+LARGEST_WORK = 2**24
+"""More products of decimals than this (some ten seconds) are refused."""
+
+_decimal: Any = np.frompyfunc(lambda a: decimal.Decimal(float(a)), 1, 1)
+_exp: Any = np.frompyfunc(lambda a: a.exp(), 1, 1)
+
+
+class Head(NamedTuple):
+    r"""A head: scores $\langle Ax + c, y\rangle$ or Gaussian, values $Vy + b$.
+
+    Attributes:
+        matrix: A (e, d); None for a Gaussian score.
+        shift: c (e,); None for a Gaussian score.
+        sigma: of a Gaussian score; None for the other.
+        value: V (v, e).
+        constant: b (v,).
+        keys: points and weights of a fixed memory; None for self-attention.
+    """
+
+    matrix: Any
+    shift: Any
+    sigma: float | None
+    value: NDArray
+    constant: NDArray
+    keys: tuple[NDArray, NDArray] | None
+
+
+def heads(entries: dict[str, Any], arrays: Arrays, dimension: int) -> list[Head]:
+    """The heads of a layer on R^d.
+
+    Raises:
+        Rejected: entries or arrays that make no attention layer.
+    """
+    found = []
+    for k, entry in enumerate(entries["heads"]):
+        keys, width = None, dimension
+        if entry["memory"]:
+            points = array(arrays, f"head.{k}.points", None, None)
+            weights = array(arrays, f"head.{k}.weights", len(points))
+            if np.any(weights < 0) or not weights.any():
+                raise Rejected(f"the memory of head {k} has negative weights, or no mass")
+            keys, width = (points[weights > 0], weights[weights > 0]), points.shape[1]
+        value = array(arrays, f"head.{k}.value", None, width)
+        constant = array(arrays, f"head.{k}.constant", len(value))
+        if entry["score"] == "dot" and entry["sigma"] is None:
+            matrix = array(arrays, f"head.{k}.matrix", width, dimension)
+            shift = array(arrays, f"head.{k}.shift", width)
+            found.append(Head(matrix, shift, None, value, constant, keys))
+        elif entry["score"] == "gauss" and width == dimension:
+            sigma = number("sigma", entry["sigma"], least=5e-324)
+            found.append(Head(None, None, sigma, value, constant, keys))
+        else:
+            raise Rejected(f"head {k} has no score that is known here: {entry}")
+    if not found or len({len(head.value) for head in found}) != 1:
+        raise Rejected("the layer must have heads, of one dimension of values")
+    if not isinstance(entries["residual"], bool):
+        raise Rejected(f"residual must be true or false, got {entries['residual']!r}")
+    if entries["residual"] and len(found[0].value) != dimension:
+        raise Rejected("a residual needs outputs of the dimension of the points")
+    return found
+
+
+def outputs(layer: list[Head], residual: bool, points: NDArray, weights: NDArray) -> NDArray:
+    """The outputs at the atoms of a measure (n, v), as decimals; within `context`."""
+    x, mass = _decimal(points), _decimal(weights)
+    total = x if residual else 0
+    for head in layer:
+        y, share = (x, mass) if head.keys is None else map(_decimal, head.keys)
+        if len(x) * len(y) * (x.shape[1] + len(head.value)) > LARGEST_WORK:
+            raise Rejected(f"{len(x)} atoms are too many to be re-checked in decimals")
+        if head.sigma is None:
+            scores = (x @ _decimal(head.matrix).T + _decimal(head.shift)) @ y.T
+        else:
+            difference = x[:, None, :] - y[None, :, :]
+            scale = 2 * decimal.Decimal(head.sigma) ** 2
+            scores = -(difference * difference).sum(axis=2) / scale
+        parts = _exp(scores - scores.max(axis=1)[:, None]) * share
+        means = parts @ (y @ _decimal(head.value).T) / parts.sum(axis=1)[:, None]
+        total = total + means + _decimal(head.constant)
+    return np.asarray(total)
+
+
+def context() -> decimal.Context:
+    """Enough digits, and exponents for masses however small."""
+    return decimal.Context(prec=50, Emax=10**9, Emin=-(10**9))
+
+
+def both(
+    layer: list[Head], residual: bool, x: NDArray, y: NDArray, weights: NDArray
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Outputs of two measures about a common point, in float64, and the error of each row."""
+    with decimal.localcontext(context()):
+        first, second = (outputs(layer, residual, points, weights) for points in (x, y))
+        centre = first[0]
+        near = [np.array(part - centre, np.float64) for part in (first, second)]
+    if not all(np.all(np.isfinite(part)) for part in near):
+        raise Rejected("the outputs of the layer are too large for float64")
+    # a float is the nearest one, and 50 digits are good to far more than 1e-9 of half its spacing
+    half = 0.5 * (1 + 1e-9)
+    errors = [half * np.linalg.norm(np.spacing(np.abs(part)), axis=1) for part in near]
+    return near[0], near[1], errors[0], errors[1]
