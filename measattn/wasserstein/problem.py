@@ -142,7 +142,7 @@ def check_order(p: Any) -> float:
     """The order p of a distance, if it is a finite number of at least 1."""
     if isinstance(p, bool) or not isinstance(p, Real) or not 1 <= float(p) < math.inf:
         hint = "; for p = inf use w_inf" if isinstance(p, Real) and p == math.inf else ""
-        raise ValueError(f"p must be a number of at least 1, such as 1 or 2, got {p!r}{hint}")
+        raise ValueError(f"p must be a number of at least 1, got {p!r}{hint}")
     return float(p)
 
 
