@@ -1,12 +1,5 @@
 r"""Token-wise maps: norms, feed-forward maps, affine maps; and where they send balls.
 
-*The tanh gelu.* With $u = c(x+ax^3)$, $c=\sqrt{2/\pi}$, $a = 0.044715$, it is
-$f(x) = \frac x2(1+\tanh u)$, and $f(x)-f(-x) = x$, so $f'(-x) = 1-f'(x)$. For $x\ge0$ its slope
-$f' = \frac12(1+\tanh u)+\frac x2u'\,\mathrm{sech}^2u$ is positive, so $|f'|$ is largest there. On
-[0, 6] $|f''|\le u'+x(u'^2+\frac12u'')\le150$, as $u'\le4.66$ and $u''\le1.3$: a grid of step
-$10^{-5}$ is at most 0.00075 below the maximum, and its largest value is below 1.1291. Beyond,
-$f'\le1+2xu'e^{-2u}$, decreasing and below 1.0001. So the constant is below 1.13.
-
 *Gates.* $\|W_{down}\|(\mathrm{Lip}(\sigma)\|G\|\sup|h|+\sup|\sigma\circ g|\,\|H\|)$ on a ball of
 radius R about m, where $|h_k|\le|h_k(m)|+R|H_k|$, $H_k$ a row, and $|\sigma(z)|\le|z|$ for all
 activations here.
