@@ -1,13 +1,12 @@
 r"""The Wasserstein distance inside JAX: under `jit`, `vmap` and `grad`.
 
 The solver runs on the host, in a callback that knows NumPy alone: a callback that calls JAX can
-wait for itself for ever. Derivatives follow the envelope rule: with the optimal plan $\pi$ and
-potentials (u, v) held fixed,
+wait for itself for ever. Derivatives follow the envelope rule,
 
-$$ dW_p^p = \sum_{ij}\pi_{ij}\,dC_{ij} + \sum_i u_i\,da_i + \sum_j v_j\,db_j. $$
+$$ dW_p^p = \sum_{ij}\pi_{ij}\,dC_{ij} + \sum_i u_i\,da_i + \sum_j v_j\,db_j, $$
 
-At arcs of length 0 and p = 1 the gradient is that of the potential. Source: derived in
-docs/theory.md, W3.
+and those of the plan and of the potentials (u, v) in it the forest of the plan's arcs. At arcs of
+length 0 and p = 1 the gradient is that of the potential. Source: derived in docs/theory.md, W3.
 """
 
 from collections.abc import Callable
@@ -20,14 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from measattn.checks import traced
 from measattn.measure import EmpiricalMeasure
 from measattn.points import Pair, Token
 from measattn.wasserstein import tiles
-from measattn.wasserstein.plan import Plan
+from measattn.wasserstein.forest import Forest, masses, potentials
+from measattn.wasserstein.plan import Arcs, Plan
 from measattn.wasserstein.problem import check_order, pose_points
 from measattn.wasserstein.solution import Solution
 from measattn.wasserstein.solvers import AbstractSolver, Auto
-from measattn.wasserstein.w1 import check_method, solve_posed
+from measattn.wasserstein.w1 import check_method, solve_posed, wp
 
 
 def distance(
@@ -40,11 +41,13 @@ def distance(
 ) -> Float[Array, ""]:
     r"""$W_p(\mu,\nu)$, to be used under `jax.jit`, `jax.vmap` and `jax.grad`.
 
-    The value is that of `wp`, certified before it is returned. Differentiable once in the points
-    and in the normalised weights. A second derivative holds the plan and the potentials fixed: it
-    is right among the points alone, and *leaves out* how potentials move with points and the plan
-    with weights, so blocks that mix points with weights must not be used. A
-    batch of problems (`jax.vmap`) is solved in one visit to the host.
+    The value is that of `wp`, certified before it is returned. Differentiable, to any order, in
+    the points and in the normalised weights, where the optimal plan is unique and moves mass
+    between all parts of both measures. Elsewhere the distance has a kink (p = 1: at equal points;
+    in the weights: where a part of one measure has exactly the mass of the part of the other that
+    it goes to, as between measures of n equal atoms). There the first derivative is a
+    subgradient, and higher ones hold the arcs of the plan and the offsets between its parts fixed.
+    A batch of problems (`jax.vmap`) is solved in one visit to the host.
 
     Args:
         mu: a measure on R^d.
@@ -55,7 +58,9 @@ def distance(
 
     Raises:
         ValueError: tokens or pairs, or different dimensions.
-        RuntimeError: at run time, in the words of `w1`, where the problem has no certified answer.
+        RuntimeError: the problem has no certified answer. Called with concrete values this is the
+            TransportError of `wp`. A compiled program has the same words from JAX: a
+            JaxRuntimeError, or a ValueError where it ran before.
 
     Source: derived in docs/theory.md, W3.
     """
@@ -74,13 +79,15 @@ def distance(
             f"mu and nu must live on one space, got dimensions {mu.dimension} and {nu.dimension}"
         )
     dtype = jnp.promote_types(mu.dtype, nu.dtype)
-    arrays = (mu.points, mu.weights, nu.points, nu.weights)
     check_method(Auto() if solver is None else solver, tol)
     how = _How(check_order(p), solver or Auto(), tol)
     if not how.solver.exact:
         raise ValueError(
             f"solver must be exact, since distance returns a bare number, got {solver!r}"
         )
+    if not traced(mu, nu):
+        return jnp.asarray(wp(mu, nu, p, solver=how.solver, tol=tol).value, dtype)
+    arrays = (mu.points, mu.weights, nu.points, nu.weights)
     return _distance(how, *(array.astype(dtype) for array in arrays))
 
 
@@ -103,47 +110,103 @@ def _distance(how: _How, x: Array, a: Array, y: Array, b: Array) -> Array:
 
 @_distance.defjvp
 def _distance_jvp(how: _How, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    x, a, y, b = primals
-    dx, da, dy, db = tangents
-    p = how.p
-    value, plan, u, v = _solved(how, *jax.lax.stop_gradient(primals))
-    difference = x[plan.rows] - y[plan.cols]
+    optimum = _optimum(how, *primals)
+    return optimum.value, _slope(how, optimum, primals, tangents)
+
+
+class _Optimum(NamedTuple):
+    """An optimal plan of fixed length with its forest, and potentials.
+
+    Attributes:
+        value: the distance.
+        mass: of each arc; 0 for the arcs that fill the length.
+        u: potential on the sources.
+        v: potential on the targets.
+        rows: the sources of the arcs.
+        cols: their targets.
+        rays: for arcs of length 0 and p = 1, the gradient of the potential there.
+        forest: of the arcs.
+    """
+
+    value: Any
+    mass: Any
+    u: Any
+    v: Any
+    rows: Any
+    cols: Any
+    rays: Any
+    forest: Forest
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _optimum(how: _How, x: Array, a: Array, y: Array, b: Array) -> _Optimum:
+    (n, d), m, dtype = x.shape, len(y), x.dtype
+    shape = jax.ShapeDtypeStruct
+    arcs, atoms = shape((_length(n, m),), jnp.int32), shape((n + m,), jnp.int32)
+    out = _Optimum(
+        value=shape((), dtype),
+        mass=shape(arcs.shape, dtype),
+        u=shape((n,), dtype),
+        v=shape((m,), dtype),
+        rows=arcs,
+        cols=arcs,
+        rays=shape((*arcs.shape, d), dtype),
+        forest=Forest(atoms, atoms, atoms),
+    )
+    call = partial(_host, _everything, how)
+    return jax.pure_callback(call, out, x, a, y, b, vmap_method="broadcast_all")
+
+
+@_optimum.defjvp
+def _optimum_jvp(how: _How, primals: tuple, tangents: tuple) -> tuple[_Optimum, _Optimum]:
+    """While the forest stays: potentials follow the costs along it, masses the weights."""
+    optimum = _optimum(how, *primals)
+    n, (_, da, _, db) = len(primals[0]), tangents
+    shift = potentials(optimum.forest, _cost_slopes(how, optimum, primals, tangents))
+    return optimum, _Optimum(
+        value=_slope(how, optimum, primals, tangents),
+        mass=masses(optimum.forest, jnp.concatenate([da, -db]), len(optimum.mass)),
+        u=shift[:n],
+        v=-shift[n:],
+        rays=jnp.zeros_like(optimum.rays),
+        **{name: _constant(getattr(optimum, name)) for name in ("rows", "cols", "forest")},
+    )
+
+
+def _constant(integers: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), integers)
+
+
+def _slope(how: _How, optimum: _Optimum, primals: tuple, tangents: tuple) -> Array:
+    """The directional derivative of the distance."""
+    _, da, _, db = tangents
+    costs = _cost_slopes(how, optimum, primals, tangents)
+    cost = optimum.mass @ costs + optimum.u @ da + optimum.v @ db
+    if how.p == 1:
+        return cost
+    positive = optimum.value > 0
+    root = jnp.where(positive, optimum.value, 1) ** (1 - how.p) / how.p
+    return jnp.where(positive, root, 0) * cost
+
+
+def _cost_slopes(how: _How, optimum: _Optimum, primals: tuple, tangents: tuple) -> Array:
+    """The directional derivatives of the costs of all arcs."""
+    (x, _, y, _), (dx, _, dy, _), p = primals, tangents, how.p
+    rows, cols = optimum.rows, optimum.cols
+    difference = x[rows] - y[cols]
     square = jnp.sum(difference * difference, axis=1)
     apart = square > 0
     length = jnp.sqrt(jnp.where(apart, square, 1))
-    slope = p * (length ** (p - 2))[:, None] * difference
-    slope = plan.mass[:, None] * jnp.where(apart[:, None], slope, plan.rays)
-    cost = jnp.sum(slope * (dx[plan.rows] - dy[plan.cols])) + u @ da + v @ db
+    factor = jnp.where(apart, p * length ** (p - 2), 2 if p == 2 else 0)
+    slope = factor[:, None] * difference
     if p == 1:
-        return value, cost
-    # the value once more, as a function of the arguments, for the second derivative
-    moved = jnp.sum(plan.mass * jnp.where(apart, length**p, 0))
-    moved += u @ (a - jax.lax.stop_gradient(a)) + v @ (b - jax.lax.stop_gradient(b))
-    positive = moved > 0
-    root = jnp.where(positive, moved, 1) ** (1 / p - 1)
-    return value, jnp.where(positive, root / p, 0) * cost
+        slope = jnp.where(apart[:, None], slope, optimum.rays)
+    return jnp.sum(slope * (dx[rows] - dy[cols]), axis=1)
 
 
-class _Padded(NamedTuple):
-    """A plan of fixed length, and for arcs of length 0 the gradient of the potential there."""
-
-    rows: Any
-    cols: Any
-    mass: Any
-    rays: Any
-
-
-def _solved(how: _How, x: Array, a: Array, y: Array, b: Array) -> tuple:
-    """Value, plan and potentials, from the host."""
-    (n, d), m, dtype = x.shape, len(y), x.dtype
-    # a basic plan, the cancelled mass, and the division of merged atoms
-    size = 2 * (n + m)
-    shape = jax.ShapeDtypeStruct
-    index = shape((size,), jnp.int32)
-    plan = _Padded(index, index, shape((size,), dtype), shape((size, d), dtype))
-    out = (shape((), dtype), plan, shape((n,), dtype), shape((m,), dtype))
-    call = partial(_host, _everything, how)
-    return jax.pure_callback(call, out, x, a, y, b, vmap_method="broadcast_all")
+def _length(n: int, m: int) -> int:
+    """So many arcs suffice: a basic plan, the cancelled mass, the division of merged atoms."""
+    return 2 * (n + m)
 
 
 def _host(answer: Callable, how: _How, *arrays: Any) -> Any:
@@ -163,21 +226,41 @@ def _value(how: _How, *arrays: np.ndarray) -> np.ndarray:
     return np.asarray(_solution(how, *arrays).value, arrays[0].dtype)
 
 
-def _everything(how: _How, x: Any, a: Any, y: Any, b: Any) -> tuple:
-    solution, size, dtype = _solution(how, x, a, y, b), 2 * (len(a) + len(b)), x.dtype
+def _everything(how: _How, x: Any, a: Any, y: Any, b: Any) -> _Optimum:
+    solution, (n, m), dtype = _solution(how, x, a, y, b), (len(a), len(b)), x.dtype
     plan, (u, v) = solution.plan, solution.potentials
+    x, y = x.astype(np.float64), y.astype(np.float64)
     rays = np.zeros((len(plan.rows), x.shape[1]))
     if how.p == 1:
-        _fill_rays(rays, x.astype(np.float64), y.astype(np.float64), plan, u, v)
-    whole = _Padded(
-        rows=np.zeros(size, np.int32),
-        cols=np.zeros(size, np.int32),
-        mass=np.zeros(size, dtype),
-        rays=np.zeros((size, x.shape[1]), dtype),
+        _fill_rays(rays, x, y, plan, u, v)
+    tight = _tight_arcs(how, x, y, plan, u, v)
+    arcs = Arcs(*(np.concatenate(parts) for parts in zip(plan[:2], tight, strict=True)))
+
+    def padded(part: np.ndarray, kind: Any) -> np.ndarray:
+        whole = np.zeros((_length(n, m), *part.shape[1:]), kind)
+        whole[: len(part)] = part
+        return whole
+
+    return _Optimum(
+        value=np.asarray(solution.value, dtype),
+        mass=padded(plan.mass, dtype),
+        u=u.astype(dtype),
+        v=v.astype(dtype),
+        rows=padded(arcs.rows, np.int32),
+        cols=padded(arcs.cols, np.int32),
+        rays=padded(rays, dtype),
+        forest=Forest(*(part.astype(np.int32) for part in Forest.of(arcs, (n, m)))),
     )
-    for padded, part in zip(whole, (*plan, rays), strict=True):
-        padded[: len(part)] = part
-    return np.asarray(solution.value, dtype), whole, u.astype(dtype), v.astype(dtype)
+
+
+def _tight_arcs(how: _How, x: Any, y: Any, plan: Plan, u: Any, v: Any) -> Arcs:
+    """For each atom that the plan does not visit, an arc along which the potentials are tight."""
+    far, near = (
+        np.setdiff1d(np.arange(len(z)), used) for z, used in ((y, plan.cols), (x, plan.rows))
+    )
+    targets = [np.argmin(np.linalg.norm(x[i] - y, axis=1) ** how.p - v) for i in near]
+    sources = [np.argmin(np.linalg.norm(x - y[j], axis=1) ** how.p - u) for j in far]
+    return Arcs(*(np.asarray(ends, np.int64) for ends in ([*near, *sources], [*targets, *far])))
 
 
 def _solution(how: _How, *arrays: np.ndarray) -> Solution:

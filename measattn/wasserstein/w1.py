@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from measattn.wasserstein.pricing import c_transform
 from measattn.wasserstein.problem import Posed, Problem, check_order, pose, pose_measures
 from measattn.wasserstein.solution import Bracket, Solution, TransportError
 from measattn.wasserstein.solvers import AbstractSolver, Auto, Proposal, Run, Start
+from measattn.wasserstein.solvers.refine import refined
 
 EXCUSED = 1e-4
 """No gap beyond this part of the diameter is accepted as rounding, whatever the order."""
@@ -128,7 +129,38 @@ def solve_posed(
     run = Run(tol, _start(posed, start), watched)
     proposal = solver.solve(problem, run)
     certified = proposal.certified or certify(problem, proposal.plan, proposal.u)
+    if solver.exact and not _Judgement.of(posed, certified, tol).within:
+        certified = refined(problem, certified)
     return _judged(posed, proposal, certified, solver, tol, began)
+
+
+class _Judgement(NamedTuple):
+    """A distance with its bracket, and why its gap is accepted: at most one of the two reasons."""
+
+    value: float
+    lower: float
+    upper: float
+    within: bool
+    rounding: bool
+
+    @property
+    def accepted(self) -> bool:
+        return self.within or self.rounding
+
+    @classmethod
+    def of(cls, posed: Posed, certified: Certified, tol: float | int) -> "_Judgement":
+        p, unit = posed.problem.p, posed.unit
+        value, lower, upper = (
+            unit * cost ** (1 / p)
+            for cost in (certified.above.value, certified.below.lower, certified.above.upper)
+        )
+        if p != 1:  # the root rounds as well
+            lower, upper = lower * (1 - 4e-16), upper * (1 + 4e-16)
+        # the p-th root makes much of a small cost: there rounding excuses only so much
+        excused = EXCUSED * unit * posed.problem.ground.largest ** (1 / p)
+        within = upper - lower <= tol * value
+        rounding = certified.gap <= certified.above.resolution and upper - lower <= excused
+        return cls(value, lower, upper, within, rounding and not within)
 
 
 def _judged(
@@ -140,19 +172,12 @@ def _judged(
     began: float,
 ) -> Solution:
     p, unit = posed.problem.p, posed.unit
-    value, lower, upper = (
-        unit * cost ** (1 / p)
-        for cost in (certified.above.value, certified.below.lower, certified.above.upper)
-    )
-    if p != 1:  # the root rounds as well
-        lower, upper = lower * (1 - 4e-16), upper * (1 + 4e-16)
+    judgement = _Judgement.of(posed, certified, tol)
+    value, lower, upper = judgement[:3]
     gap = upper - lower
-    # the p-th root makes much of a small cost: there rounding excuses only so much
-    scale = unit * posed.problem.ground.largest ** (1 / p)
-    fine = certified.gap <= certified.above.resolution and gap <= EXCUSED * scale
-    if gap <= tol * value:
+    if judgement.within:
         status = f"The certified gap of {gap:.2e} is within {tol:g} of the distance."
-    elif fine:
+    elif judgement.rounding:
         status = f"The certified gap of {gap:.2e} is what rounding in float64 leaves open."
     elif not solver.exact:
         status = f"An estimate: the certified gap is {gap:.2e}, {gap / upper:.2g} of the distance."
@@ -172,14 +197,19 @@ def _judged(
         dual=partial(_whole_potentials, posed, certified.below),
         active=_whole_arcs(posed, proposal.active),
     )
-    if solver.exact and gap > tol * value and not fine:
+    if solver.exact and not judgement.accepted:
         raise TransportError(
             f"{proposal.solver} did not close the gap: W{p:g} lies in [{lower}, {upper}]. Let the "
-            f"solver run longer, take another, or raise tol above {gap / max(upper, 1e-300):.1e}"
+            f"solver run longer, take another, or raise tol to {_above(gap / max(value, 1e-300))}"
             + ("; costs of so large an order leave float64, see w_inf" if p > 8 else ""),
             solution,
         )
     return solution
+
+
+def _above(ratio: float) -> str:
+    """Two digits, rounded up."""
+    return f"{1.05 * ratio:.1e}"
 
 
 def _scaled(bracket: Bracket, unit: float) -> Bracket:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import measattn as ma
-from measattn.wasserstein import NetworkSimplex, Sinkhorn, distance, wp
+from measattn.wasserstein import NetworkSimplex, Sinkhorn, TransportError, distance, wp
 from tests.transport.clouds import cloud
 
 pytestmark = pytest.mark.float64
@@ -90,15 +90,60 @@ def test_at_a_kink_the_gradient_is_zero_and_never_nan():
     np.testing.assert_array_equal(got, 0)
 
 
-@pytest.mark.parametrize("p", [1, 2])
-def test_the_second_derivative_holds_the_plan_fixed(p):
-    f = energy(p)
-    got = jax.hessian(f)(X, A, Y, B)
-    h = 1e-5
-    for index in ((0, 0), (3, 1)):
-        up, down = (X + s * h * np.eye(12)[index[0] * 2 + index[1]].reshape(6, 2) for s in (1, -1))
-        expected = (jax.grad(f)(up, A, Y, B) - jax.grad(f)(down, A, Y, B)) / (2 * h)
-        np.testing.assert_allclose(got[index], expected, atol=1e-6)
+def moved(arguments, which, index, step):
+    copies = [np.array(argument) for argument in arguments]
+    copies[which][index] += step
+    return copies
+
+
+@pytest.mark.parametrize(("p", "massless"), [(1, False), (1, True), (1.5, False), (2, True)])
+def test_all_blocks_of_the_hessian_are_those_of_finite_differences(p, massless):
+    arguments, slope = [X, A.copy(), Y, B.copy()], jax.jit(jax.grad(energy(p), argnums=range(4)))
+    if massless:  # weights of 0 cannot be moved to both sides
+        arguments[1][2] = arguments[3][1] = 0
+    hessian = jax.jit(jax.jacfwd(jax.grad(energy(p), argnums=range(4)), argnums=range(4)))
+    got, h = hessian(*arguments), 1e-7
+    for which in (0, 2) if massless else range(4):
+        for index in np.ndindex(arguments[which].shape):
+            up, down = (slope(*moved(arguments, which, index, step)) for step in (h, -h))
+            for row in range(4):
+                expected = (np.asarray(up[row]) - down[row]) / (2 * h)
+                np.testing.assert_allclose(got[row][which][(..., *index)], expected, atol=1e-6)
+
+
+def test_reverse_over_reverse_and_a_batch_give_the_same_hessian():
+    slope = jax.grad(energy(2), argnums=(0, 1))
+    forward = jax.jit(jax.jacfwd(slope, argnums=(0, 1)))
+    backward = jax.jit(jax.vmap(jax.jacrev(slope, argnums=(0, 1)), in_axes=(0, None, None, None)))
+    expected, got = forward(X, A, Y, B), backward(np.stack([X, X + 1]), A, Y, B)
+    jax.tree.map(lambda e, g: np.testing.assert_allclose(g[0], e, atol=1e-13), expected, got)
+
+
+def test_a_cost_that_moves_meets_the_weight_that_pays_it():
+    # W1(a δ_x + (1 - a) δ_0, δ_0) = a x
+    zero = ma.EmpiricalMeasure(jnp.zeros((1, 1)))
+
+    def f(x, a):
+        return distance(ma.weighted(jnp.stack([x, 0 * x])[:, None], jnp.stack([a, 1 - a])), zero)
+
+    mixed = jax.jit(jax.grad(jax.grad(f), argnums=1))
+    assert abs(mixed(2.0, 0.3) - 1) <= 1e-14
+
+
+def test_arcs_of_length_zero_curve_as_the_square_of_the_distance():
+    def f(x):  # one of two atoms stays at its target: W2² = (1 + |x|²) / 2
+        mu = ma.EmpiricalMeasure(jnp.stack([x, jnp.array([9.0, 0.0])]))
+        nu = ma.EmpiricalMeasure(jnp.array([[0.0, 0.0], [9.0, 1.0]]))
+        return distance(mu, nu, 2) ** 2
+
+    np.testing.assert_allclose(jax.jit(jax.hessian(f))(jnp.zeros(2)), np.eye(2), atol=1e-12)
+
+
+def test_eager_failures_carry_the_bracket():
+    mu, nu = cloud(3, 60, 4), cloud(4, 50, 4)
+    with pytest.raises(TransportError) as caught:
+        distance(mu, nu, solver=NetworkSimplex(pivots=5))
+    assert caught.value.solution.upper > caught.value.solution.lower
 
 
 def test_float32_goes_in_and_comes_out():

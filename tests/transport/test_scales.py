@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 import measattn as ma
-from measattn.wasserstein import TransportError, w1, w_inf, wp
+from measattn.wasserstein import NetworkSimplex, TransportError, w1, w_inf, wp
+from measattn.wasserstein.certificate import certify
+from measattn.wasserstein.problem import pose_measures
+from measattn.wasserstein.solvers import Run
+from measattn.wasserstein.solvers.refine import refined
 from tests import oracles
 from tests.transport.clouds import arrays, by_program, cloud, mapped, solvers_for
 
@@ -99,6 +103,35 @@ def test_many_weighted_atoms_of_the_plane_moved_by_little_are_certified(p):
     mu = cloud(1, 3000, 2, True)
     solution = wp(mu, mapped(lambda x: x + np.array([3e-3, 4e-3]), mu), p)
     assert abs(solution.value - 5e-3) <= 1e-9 * 5e-3
+
+
+@pytest.mark.parametrize("change", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("p", [1, 1.5, 2, 2.5, 4])
+@pytest.mark.parametrize("n", [350, 900])
+def test_measures_whose_weights_nearly_agree_are_certified(n, p, change):
+    rng = np.random.default_rng(0)
+    points, weights = rng.normal(size=(n, 1)), 0.1 + rng.random(n)
+    others = weights * (1 + change * rng.normal(size=n))
+    # on a line in the plane, where Line is the oracle and does not apply itself
+    direction = np.array([0.6, 0.8])
+    solution = wp(
+        ma.weighted(points * direction, weights), ma.weighted(points * direction, others), p
+    )
+    on_the_line = wp(ma.weighted(points, weights), ma.weighted(points, others), p)
+    assert solution.gap <= 1e-3 * solution.value
+    assert solution.lower <= on_the_line.value <= solution.upper + on_the_line.gap
+
+
+def test_refinement_recovers_the_digits_that_the_simplex_leaves():
+    rng = np.random.default_rng(0)
+    points, weights = rng.normal(size=(300, 2)), 0.1 + rng.random(300)
+    others = ma.weighted(points, weights * (1 + 1e-6 * rng.normal(size=300)))
+    problem = pose_measures(ma.weighted(points, weights), others, p=2).problem
+    proposal = NetworkSimplex().solve(problem, Run())
+    plain = certify(problem, proposal.plan, proposal.u)
+    better = refined(problem, plain)
+    assert better.gap <= 0.1 * plain.gap
+    assert plain.below.lower <= better.below.lower <= better.above.upper <= plain.above.upper
 
 
 @pytest.mark.parametrize("p", [50, 100, 308, 2000])
