@@ -12,6 +12,7 @@ Source: G1 and G2 of docs/theory-lipschitz.md.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -59,8 +60,8 @@ class Game(NamedTuple):
     layer: Any
     p: float
     domain: AbstractDomain
-    scale: float
-    centre: NDArray
+    scale: Any
+    centre: Any
     lightest: float | None
 
 
@@ -84,51 +85,55 @@ def climb(
         rate: the first rate of learning; it falls like a cosine.
         watch: called as ``watch(step, steps, best)`` ten times on the way.
     """
-    places = jax.jit(jax.vmap(lambda place: _inside(game, place)))(places)
-    optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps, 0.01))
-    run = _runner(game, optimiser, max(1, math.ceil(steps / 10)))
-    arrays, _ = eqx.partition(game.layer, eqx.is_array)
-    values = run(arrays, (places, jax.vmap(optimiser.init)(places), places, None), True)
-    first, state = values, (places, jax.vmap(optimiser.init)(places), places, values)
+    stretch = max(1, math.ceil(steps / 10))
+    numbers = jax.tree.map(jnp.asarray, (game.domain, game.scale, game.centre))
+    game = game._replace(**dict(zip(("domain", "scale", "centre"), numbers, strict=True)))
+    places, memory, values = _begin(game, places, steps, rate)
+    first, state = values, (places, memory, places, values)
     for k in range(10):
-        state = run(arrays, state, False)
+        state = _ascend(game, state, steps, rate, stretch)
         if watch is not None:
             watch(round((k + 1) * steps / 10), steps, float(jnp.exp(jnp.nanmax(state[3]))))
     return Climbed(state[2], np.exp(np.asarray(state[3])), np.exp(np.asarray(first)))
 
 
-def _runner(game: Game, optimiser: Any, stretch: int) -> Callable:
-    """The compiled loop of ``stretch`` steps, or only the values of the starts."""
-    _, rest = eqx.partition(game.layer, eqx.is_array)
+# Both are compiled once for layers of one structure, domains of one kind, and so many steps.
 
-    @eqx.filter_jit
-    def run(arrays: Any, state: tuple, values_only: bool) -> Any:
-        layer = eqx.combine(arrays, rest)
 
-        def gain(place: Place) -> Float[Array, ""]:
-            return quotient(game._replace(layer=layer), place)
+@eqx.filter_jit
+def _begin(game: Game, places: Place, steps: int, rate: float) -> tuple:
+    """The starts inside the domain, the optimiser's memory, and their values."""
+    places = jax.vmap(partial(_inside, game))(places)
+    values = jax.vmap(partial(quotient, game))(places)
+    values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
+    return places, jax.vmap(_optimiser(steps, rate).init)(places), values
 
-        def step(place: Place, memory: Any) -> tuple:
-            value, slope = jax.value_and_grad(gain)(place)
-            slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), -g, 0), slope)
-            # optax raises a float to the power of its integer count
-            with jax.numpy_dtype_promotion("standard"):
-                change, memory = optimiser.update(slope, memory, place)
-            moved_to: Any = optax.apply_updates(place, change)
-            return _inside(game, moved_to), memory, value
 
-        def one(state: tuple, _: None) -> tuple[tuple, None]:
-            places, memory, best, top = state
-            new, memory, values = jax.vmap(step)(places, memory)
-            return (new, memory, *_better(places, values, best, top)), None
+@eqx.filter_jit
+def _ascend(game: Game, state: tuple, steps: int, rate: float, stretch: int) -> tuple:
+    """``stretch`` steps from all places, and the best seen."""
+    optimiser, gain = _optimiser(steps, rate), partial(quotient, game)
 
-        if values_only:
-            values = jax.vmap(gain)(state[0])
-            return jnp.where(jnp.isfinite(values), values, -jnp.inf)
-        places, memory, best, top = jax.lax.scan(one, state, None, length=stretch)[0]
-        return (places, memory, *_better(places, jax.vmap(gain)(places), best, top))
+    def step(place: Place, memory: Any) -> tuple:
+        value, slope = jax.value_and_grad(gain)(place)
+        slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), -g, 0), slope)
+        # optax raises a float to the power of its integer count
+        with jax.numpy_dtype_promotion("standard"):
+            change, memory = optimiser.update(slope, memory, place)
+        moved_to: Any = optax.apply_updates(place, change)
+        return _inside(game, moved_to), memory, value
 
-    return run
+    def one(state: tuple, _: None) -> tuple[tuple, None]:
+        places, memory, best, top = state
+        new, memory, values = jax.vmap(step)(places, memory)
+        return (new, memory, *_better(places, values, best, top)), None
+
+    places, memory, best, top = jax.lax.scan(one, state, None, length=stretch)[0]
+    return (places, memory, *_better(places, jax.vmap(gain)(places), best, top))
+
+
+def _optimiser(steps: int, rate: float) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(rate, steps, 0.01))
 
 
 def _better(places: Place, values: Array, best: Place, top: Array) -> tuple[Place, Array]:

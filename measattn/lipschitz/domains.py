@@ -8,8 +8,10 @@ NumPy float64; projections work on JAX arrays.
 import abc
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -23,6 +25,16 @@ ROUNDING = 1e-12
 
 UPWARDS = 1 + 2.0**-48
 """What a computed radius is enlarged by, so that it is no smaller than the true one."""
+
+
+def _numbers(domain: Any) -> tuple[tuple, tuple]:
+    return tuple(vars(domain).values()), tuple(vars(domain))
+
+
+def _with_numbers(cls: type, names: tuple, numbers: Any) -> Any:
+    domain = object.__new__(cls)
+    vars(domain).update(zip(names, numbers, strict=True))  # traced ones cannot be checked
+    return domain
 
 
 class AbstractDomain(abc.ABC):
@@ -39,6 +51,11 @@ class AbstractDomain(abc.ABC):
     centre: Any
     diameter: float
     convex: bool
+
+    def __init_subclass__(cls, **keywords: Any):
+        """Every domain is a pytree of its numbers, so that searches compile once for all sizes."""
+        super().__init_subclass__(**keywords)
+        jax.tree_util.register_pytree_node(cls, _numbers, partial(_with_numbers, cls))
 
     @abc.abstractmethod
     def excess(self, x: NDArray) -> NDArray:

@@ -24,6 +24,9 @@ from measattn.measure import EmpiricalMeasure
 TRIED = 24
 """How many pairs are evaluated exactly."""
 
+BATCH = 32
+"""The number of all starts is a multiple of this."""
+
 LARGEST = 64
 """More atoms than this are not searched: their outputs are computed in decimals."""
 
@@ -59,7 +62,7 @@ def search(
         atoms: compete among measures of this many equally heavy atoms only.
         radius: look only at the ball of this radius about the origin, for domains without bound.
         size: the number of atoms of the measures that are tried, unless ``atoms`` gives it.
-        starts: the number of random starts, besides the known families.
+        starts: the least number of random starts, besides the known families.
         steps: steps of each ascent.
         watch: called as ``watch(step, steps, best)`` ten times on the way.
 
@@ -129,7 +132,7 @@ def _story(family: str, first: NDArray, values: NDArray, k: int) -> str:
 
 
 def _starts(
-    known: Form | None,
+    shape: Form | None,
     centre: NDArray,
     radius: float,
     size: int,
@@ -137,11 +140,15 @@ def _starts(
     equal: bool,
     rng: np.random.Generator,
 ) -> list[Start]:
-    about = known if known is None else known.about(centre)
-    bad = families(about, radius, len(centre), LIGHTEST)
-    bad += scattered(_count("starts", count), size, radius, len(centre), LIGHTEST, rng)
+    about = shape if shape is None else shape.about(centre)
+    known = families(about, radius, len(centre), LIGHTEST)
+    known = [start for start in known if len(start.points) <= size]
+    # rounded up, so that layers with more or fewer families share one compiled ascent
+    count = _count("starts", count)
+    count += -(len(known) + count) % BATCH
+    bad = known + scattered(count, size, radius, len(centre), LIGHTEST, rng)
     fit = equalised if equal else filled
-    return [fit(start, size, radius, rng) for start in bad if len(start.points) <= size]
+    return [fit(start, size, radius, rng) for start in bad]
 
 
 def _stacked(begun: list[Start], radius: float, p: float, rng: np.random.Generator) -> Place:

@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from numpy.typing import NDArray
 
 from measattn.kernel import moved
 from measattn.lipschitz.ascent import Game, Place
-from measattn.lipschitz.domains import Simplex
+from measattn.lipschitz.domains import AbstractDomain, Simplex
 from measattn.measure import measure, normalise
 
 LIGHTEST = 1e-12
@@ -42,11 +45,7 @@ def pairs(game: Game, places: list[Place]) -> list[Pair]:
     Both measures stay in the domain: their points are projected, or begin a little inside. The
     pair with the best guess comes first.
     """
-    # compiled once for all places and masses
-    push = jax.jit(
-        jax.vmap(lambda a, w: moved(game.layer, measure(a, normalise(w)), None), in_axes=(0, None))
-    )
-    project = jax.jit(jax.vmap(jax.vmap(game.domain.project)))
+    project = partial(_projected, jax.tree.map(jnp.asarray, game.domain))
     found = []
     for place in places:
         weights = np.exp(np.asarray(place.logits) - np.asarray(place.logits).max())
@@ -58,13 +57,27 @@ def pairs(game: Game, places: list[Place]) -> list[Pair]:
         begins, ends = _ends(game, place, project)
         for mass in light:
             log = jnp.asarray(np.log(mass))
-            before, after = (np.asarray(push(jnp.asarray(a), log)) for a in (begins, ends))
+            before, after = (
+                np.asarray(_outputs(game.layer, jnp.asarray(a), log)) for a in (begins, ends)
+            )
             guess = _cost(after - before, mass, game.p, _noise(before))
             cost = _cost(ends - begins, mass, game.p, (0.0, 0.0))
             guess = np.divide(guess, cost, out=np.zeros_like(guess), where=cost > 0)
             best = np.argsort(-guess)[:KEPT]
             found += [Pair(float(guess[k]), begins[k], ends[k], mass) for k in best if cost[k] > 0]
     return sorted(found, key=lambda pair: -pair.guess)
+
+
+@eqx.filter_jit
+def _outputs(layer: Any, points: Array, logits: Array) -> Array:
+    """The outputs (k, n, v) at many supports, for the same weights."""
+    weights = normalise(logits)
+    return jax.vmap(lambda x: moved(layer, measure(x, weights), None))(points)
+
+
+@eqx.filter_jit
+def _projected(domain: AbstractDomain, points: Array) -> Array:
+    return jax.vmap(jax.vmap(domain.project))(points)
 
 
 def _ends(game: Game, place: Place, project: Callable) -> tuple[NDArray, NDArray]:
