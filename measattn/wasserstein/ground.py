@@ -64,6 +64,9 @@ class AbstractGround(abc.ABC):
     def transposed(self) -> "AbstractGround":
         """The costs of the opposite problem, (m, n)."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(n={self.shape[0]}, m={self.shape[1]})"
+
     def resolution(self, used: float) -> float:
         """A gap of this size is due to rounding; ``used`` is the largest cost in the plan."""
         return 64 * 2 * UNIT * (self.largest if used == 0 else used)
@@ -84,7 +87,7 @@ class AbstractGround(abc.ABC):
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Euclidean(AbstractGround):
     """$|x_i - y_j|^p$ for points of R^d.
 
@@ -165,7 +168,7 @@ class Euclidean(AbstractGround):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Metric(AbstractGround):
     """$f(x_i, y_j)^p$ for a JAX function f of two points, compiled and evaluated in float64.
 
@@ -222,7 +225,7 @@ class Metric(AbstractGround):
         return replace(self, f=_Swapped(self.f), x=self.y, y=self.x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Table(AbstractGround):
     """Costs that are given as a matrix (n, m), not negative and finite."""
 

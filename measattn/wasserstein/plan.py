@@ -13,6 +13,9 @@ class Arcs(NamedTuple):
     rows: Index
     cols: Index
 
+    def __repr__(self) -> str:
+        return f"Arcs({len(self.rows)} arcs)"
+
 
 class Plan(NamedTuple):
     """A sparse transport plan: ``mass[k]`` goes from atom ``rows[k]`` to atom ``cols[k]``."""
@@ -20,6 +23,9 @@ class Plan(NamedTuple):
     rows: Index
     cols: Index
     mass: Vector
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.mass)} arcs, mass {self.mass.sum():.6g})"
 
     def dense(self, shape: tuple[int, int]) -> Matrix:
         """The plan as a matrix (n, m), for small problems and pictures."""

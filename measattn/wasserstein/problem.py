@@ -34,7 +34,7 @@ LARGEST_DENSE = 2**27
 """More entries than this (1 GiB) are not held as a matrix of costs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Problem:
     """Masses to be moved at given costs.
 
@@ -49,6 +49,9 @@ class Problem:
     b: Vector
     ground: AbstractGround
     p: float | int = 1.0
+
+    def __repr__(self) -> str:
+        return f"Problem(p={self.p:g}, mass {self.a.sum():.6g}, ground={self.ground!r})"
 
     @cached_property
     def cost(self) -> Matrix:
@@ -146,7 +149,7 @@ def check_order(p: Any) -> float:
     return float(p)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Posed:
     """A problem in its smallest form, and the way back to the atoms as they were given.
 
