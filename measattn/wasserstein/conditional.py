@@ -31,6 +31,10 @@ def conditional(
     With one token at each position it is the position-wise norm
     $\big(\tfrac1n\sum_i|x_i - y_i|^p\big)^{1/p}$.
 
+    The potentials of the solution are those of the cost that is infinite between positions:
+    $u_i + v_j \le |x_i - y_j|^p$ for atoms at one position, and nothing is said of others. The
+    constant that is free at each position is chosen such that $\mu_s(u) = \nu_s(v)$.
+
     Args:
         mu: a measure on tokens.
         nu: another, with the same mass at each position.
@@ -72,7 +76,10 @@ def conditional(
     def dual() -> tuple[Vector, Vector]:
         u, v = np.zeros(len(a)), np.zeros(len(b))
         for s, part in parts:
-            u[by_a[s]], v[by_b[s]] = part.potentials
+            i, j = by_a[s], by_b[s]
+            u[i], v[j] = part.potentials
+            middle = (a[i] @ u[i] - b[j] @ v[j]) / (2 * share[s])
+            u[i], v[j] = u[i] - middle, v[j] + middle
         return u, v
 
     rounding = 4 * np.finfo(float).eps

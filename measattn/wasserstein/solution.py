@@ -64,7 +64,8 @@ class Solution:
     def potentials(self) -> tuple[Vector, Vector]:
         r"""Feasible dual potentials (u, v) on all atoms: $u_i + v_j \le |x_i - y_j|^p$.
 
-        Computed on first use: atoms whose mass was cancelled get theirs by a c-transform.
+        Computed on first use: atoms whose mass was cancelled get theirs by a c-transform. Those of
+        `conditional` are feasible for atoms at one position.
         """
         return self.dual()
 

@@ -189,6 +189,20 @@ def test_the_position_wise_distance_is_the_mean_over_the_positions():
     np.testing.assert_allclose(np.bincount(solution.plan.rows, solution.plan.mass), 1 / 8)
 
 
+@pytest.mark.parametrize("p", [1, 2])
+def test_potentials_are_feasible_at_each_position_and_centred_there(p):
+    rng = np.random.default_rng(2)
+    at = np.repeat([0, 1, 2], [5, 3, 4])
+    x, y = rng.normal(size=(2, 12, 2)) * np.array([1.0, 10.0, 100.0])[at][:, None]
+    solution = conditional(tokens(at, x), tokens(at, y), p)
+    u, v = solution.potentials
+    slack = oracles.distances(x, y) ** p - u[:, None] - v
+    assert slack[at[:, None] == at].min() >= -1e-10
+    assert abs((u.sum() + v.sum()) / 12 - solution.value**p) <= 1e-10 * solution.value**p
+    for s in range(3):
+        assert abs(u[at == s].sum() - v[at == s].sum()) <= 1e-10 * np.abs(u[at == s]).sum()
+
+
 def test_mass_does_not_move_between_positions():
     with pytest.raises(ValueError, match="same mass at each position"):
         conditional(tokens([0, 1], np.ones((2, 1))), tokens([0, 2], np.ones((2, 1))))
