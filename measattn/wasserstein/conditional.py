@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import numpy as np
+from jaxtyping import ScalarLike
 
 from measattn.measure import EmpiricalMeasure
 from measattn.points import Token, state
@@ -24,7 +25,7 @@ from measattn.wasserstein.w1 import solve_posed
 
 
 def conditional(
-    mu: EmpiricalMeasure, nu: EmpiricalMeasure, p: float | int = 1, *, tol: float | int = 1e-9
+    mu: EmpiricalMeasure, nu: EmpiricalMeasure, p: ScalarLike = 1, *, tol: ScalarLike = 1e-9
 ) -> Solution:
     r"""$\big(\sum_s\theta_s W_p(\mu_s,\nu_s)^p\big)^{1/p}$ for laws of tokens with positions.
 

@@ -30,6 +30,13 @@ UNIT = 2.0**-53
 UNDERFLOW = 2.0**-520
 """In units near the diameter, what the squares of a distance, or its power, may underflow by."""
 
+UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where a function needs the value of a traced array."""
+
 WORTH_FILTERING = 2**24
 """From this many operations on, bounds in float32 save time over costs in float64."""
 
@@ -205,7 +212,13 @@ class Metric(AbstractGround):
 
     def _values(self, over: Callable, x: Any, y: Any) -> NDArray:
         with jax.enable_x64(True):
-            values = np.asarray(over(self.f, x, y))
+            try:
+                values = np.asarray(over(self.f, x, y))
+            except UNTRACEABLE as error:
+                raise ValueError(
+                    "metric must be a JAX function of two points, which it sees traced: write it "
+                    "with jax.numpy, jnp.linalg.norm for np.linalg.norm and jnp.where for if"
+                ) from error
         if values.dtype.kind in "iub":
             values = values.astype(np.float64)
         if values.dtype.kind != "f" or values.ndim != (2 if over is _table else 1):
