@@ -1,7 +1,7 @@
 """Lipschitz constants of attention in Wasserstein distance, from both sides."""
 
 from measattn.lipschitz.bracket import Bracket, bracket
-from measattn.lipschitz.catalogue import Bounds, Refused, bound, bounds
+from measattn.lipschitz.catalogue import Bounds, Refused, bound, bounds, image
 from measattn.lipschitz.checker import Report, verify
 from measattn.lipschitz.domains import AbstractDomain, Ball, Box, Everywhere, Simplex, Sphere
 from measattn.lipschitz.forms import UnreadableLayer
@@ -43,6 +43,7 @@ __all__ = [
     "bracket",
     "contamination",
     "gibbs",
+    "image",
     "parameters",
     "search",
     "theta",

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from measattn.attention import AbstractAttention
 from measattn.kernel import AbstractDiracKernel, Stack
 from measattn.layer import Residual, WeightShared
-from measattn.lipschitz.domains import AbstractDomain
+from measattn.lipschitz.domains import AbstractDomain, Ball
 from measattn.lipschitz.forms import Form, form
 from measattn.lipschitz.results import Bound, Hypothesis
 from measattn.lipschitz.space import common_dimension
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable, Theorem
 from measattn.lipschitz.theorems.base import UP, norm
-from measattn.lipschitz.theorems.tokenwise import ROUNDING, constant, image
+from measattn.lipschitz.theorems.tokenwise import ROUNDING, constant
+from measattn.lipschitz.theorems.tokenwise import image as image_of_map
 
 
 class Refused(NamedTuple):
@@ -144,6 +145,23 @@ def bounds(
     return Bounds(tuple(rows))
 
 
+def image(layer: Any, domain: AbstractDomain, *, dimension: int | None = None) -> Ball:
+    r"""A ball that holds $f(\mu, x)$ for all points x of a domain and all measures μ on it.
+
+    The arguments are those of `bound`.
+
+    Raises:
+        ValueError: a domain without bound, or a layer that cannot be read.
+
+    Source: the setting and T2 of docs/theory-lipschitz.md.
+    """
+    question = _question(layer, domain, 1, None, dimension)
+    radius, centre = _image(layer, question.radius, question.centre)
+    if not math.isfinite(radius):
+        raise ValueError(f"the images of {domain} lie in no ball that is known: give a Ball")
+    return Ball(max(radius, np.finfo(float).tiny), centre)
+
+
 @dataclass(frozen=True)
 class _Question:
     """Measures in a ball, and the order."""
@@ -261,7 +279,7 @@ def _image(layer: Any, radius: float, centre: NDArray) -> tuple[float, NDArray]:
         inner_radius, inner_centre = _image(layer.layer, radius, centre)
         return (radius + inner_radius) * UP, centre + inner_centre
     if isinstance(layer, AbstractDiracKernel):
-        return image(layer, radius, centre)
+        return image_of_map(layer, radius, centre)
     size, middle = 0.0, 0.0
     for head in form(layer, len(centre)).heads:
         reach, about = radius, centre
