@@ -7,6 +7,7 @@ its object with *every* leaf bound to the check.
 """
 
 from contextlib import nullcontext
+from numbers import Real
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -69,6 +70,38 @@ def float_array(name: str, a: Any, ndim: int | None = None) -> Float[Array, "...
         wanted = ("a number", "a vector", "a matrix")[ndim]
         raise ValueError(f"{name} must be {wanted}, got an array of shape {a.shape}")
     return a
+
+
+def host_array(name: str, a: Any, ndim: int | None = None) -> np.ndarray:
+    """Convert what is concrete to a NumPy array in float64, for what is computed on the host.
+
+    Raises:
+        ValueError: traced values, ragged rows, words, complex numbers, or not ``ndim`` axes.
+    """
+    if traced(a):
+        raise ValueError(
+            f"{name} must be concrete, got a traced value: this is computed on the host, so call "
+            "it outside jit, grad and vmap"
+        )
+    try:
+        a = np.asarray(a)
+        if a.dtype.kind in "cUS":
+            raise TypeError(f"got dtype {a.dtype}")
+        a = a.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be real numbers in rows of equal length: {error}") from None
+    if ndim is not None and a.ndim != ndim:
+        wanted = ("a number", "a vector", "a matrix")[ndim]
+        raise ValueError(f"{name} must be {wanted}, got an array of shape {a.shape}")
+    return a
+
+
+def host_number(value: Any) -> float | None:
+    """The float that a concrete real number is, a NumPy or JAX scalar too; None for all else."""
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        real = jnp.issubdtype(value.dtype, np.floating) or jnp.issubdtype(value.dtype, np.integer)
+        return None if traced(value) or value.ndim or not real else float(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
 
 
 def number(name: str, value: Any, *, positive: bool = False) -> Float[Array, ""]:

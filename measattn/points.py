@@ -115,8 +115,13 @@ def finite(points: PyTree, value: T, name: str = "points") -> T:
     leaves = jax.tree.leaves(points)
     xp = jnp if traced(leaves) else np
     ok = [xp.all(xp.isfinite(leaf)) for leaf in leaves]
-    message = f"{name} must be finite, got entries that are NaN or infinite: drop or repair these"
-    return ensure(xp.stack(ok), value, f"{message} rows")
+    message = (
+        f"{name} must be finite, got entries that are NaN or infinite: drop or repair these rows"
+    )
+    narrow = {str(leaf.dtype) for leaf in leaves if leaf.dtype.itemsize < 8}
+    if xp is np and narrow and any(np.isinf(leaf).any() for leaf in leaves):
+        message += f"; what overflowed {narrow.pop()} needs the option jax_enable_x64 of JAX"
+    return ensure(xp.stack(ok), value, message)
 
 
 def _ranked(points: PyTree, name: str) -> PyTree:

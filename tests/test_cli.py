@@ -225,7 +225,9 @@ def test_a_saved_measure_is_read_with_its_weights(clouds):
         ("a.npy", b"", "not readable"),
         ("a.npz", b"PK\x03\x04 not an archive", "not readable"),
         ("a.txt", b"1 2\n", "npz and .csv"),
+        ("a.csv", b"1,5 2,5\n", "commas, semicolons or spaces"),
         ("missing.npy", None, "no file"),
+        (".", None, "is a folder: name a file of points"),
     ],
 )
 def test_bad_files_get_a_clear_error(clouds, name, content, words):
@@ -234,6 +236,47 @@ def test_bad_files_get_a_clear_error(clouds, name, content, words):
         (folder / name).write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         read_measure(folder / name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "1 2\n3 4\n",
+        "1\t2\n3\t4\n",
+        " 1.0e0  2\n\n3 4",
+        "x y\n1 2\n3 4\n",
+        "# x, y\n1,2\n3,4\n",
+        "# made by hand\n1;2 # the first\n3;4\n# end\n",
+    ],
+)
+def test_csv_may_have_spaces_tabs_and_comments(clouds, content):
+    file = clouds[0] / "a.csv"
+    file.write_text(content)
+    np.testing.assert_array_equal(read_measure(file).points, [[1, 2], [3, 4]])
+
+
+def test_what_numpy_writes_by_default_is_read(clouds):
+    folder, x, _, _ = clouds
+    np.savetxt(folder / "x.csv", x, header="first second")
+    np.testing.assert_allclose(read_measure(folder / "x.csv").points, x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"points": np.ones((3, 2)), "weights": np.ones(2)}, "weights must have shape"),
+        ({"points": np.ones((3, 2)), "weights": -np.ones(3)}, "weights must be finite and not neg"),
+        ({"points": np.ones((3, 2)), "weights": 1j * np.ones(3)}, "holds complex128"),
+        ({"points": np.ones((3, 2)), "log_weights": np.ones(2)}, "log_weights must have shape"),
+        ({"points": np.full((3, 2), np.nan)}, "points must be finite"),
+        ({"weights": np.ones(3)}, "holds .'weights'.; name the array of points 'points'"),
+    ],
+)
+def test_an_error_about_the_arrays_of_a_file_names_the_file(clouds, arrays, words):
+    file = clouds[0] / "bad.npz"
+    np.savez(file, **arrays)
+    with pytest.raises(ValueError, match=rf"bad\.npz.*{words}"):
+        read_measure(file)
 
 
 def test_a_pickle_is_never_opened(clouds):
@@ -286,7 +329,8 @@ def test_unlike_dimensions_are_refused(clouds):
     np.save(folder / "line.npy", np.arange(3.0))
     done = measattn("w1", folder / "line.npy", folder / "x.npy")
     assert done.returncode == 2
-    assert "dimension" in done.stderr
+    assert "line.npy holds points of dimension 1" in done.stderr
+    assert "x.npy of dimension 2" in done.stderr
 
 
 def test_without_typer_it_says_how_to_install_it():

@@ -1,5 +1,6 @@
 """Figures say what they show, leave no global state, and refuse what they cannot draw."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ def cloud(n=12, d=2, seed=0):
 
 
 def solved(draw, mu, nu, ax, **options):
-    return draw(wasserstein.w1(mu, nu, **options), mu, nu, ax)
+    return draw(wasserstein.w1(mu, nu), mu, nu, ax, **options)
 
 
 def closing():
@@ -165,6 +166,13 @@ def test_of_many_arcs_the_heaviest_are_drawn_and_the_title_says_so():
     assert plot.transport(solution, mu, nu).axes[0].get_title("left") == ""
 
 
+def test_no_arcs_are_drawn_if_none_are_asked_for():
+    mu, nu = cloud(), cloud(seed=1)
+    axes = plot.transport(wasserstein.w1(mu, nu), mu, nu, arcs=0).axes[0]
+    assert len(axes.collections) == 2  # the two clouds
+    assert "0 of 12 arcs" in axes.get_title("left")
+
+
 def test_on_the_line_the_area_between_the_quantile_functions_is_the_distance():
     mu = ma.weighted([[0.0], [2.0], [1.0]], [1.0, 2.0, 1.0])
     nu = ma.weighted([[3.0], [-1.0]], [0.3, 0.7])
@@ -187,6 +195,24 @@ def test_the_drawn_potential_is_one_function_whose_mean_difference_is_the_distan
     assert (f[:, None] - g[None] <= far + 1e-6).all()
 
 
+def test_on_the_line_the_potential_of_the_source_is_drawn_as_discs_and_of_the_target_as_diamonds():
+    mu, nu = cloud(d=1), cloud(d=1, seed=1)
+    source, target = plot.potential(wasserstein.w1(mu, nu), mu, nu).axes[0].collections
+    disc, diamond = (dots.get_paths()[0] for dots in (source, target))
+    assert len(diamond.vertices) < 6 < len(disc.vertices)
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_the_axis_of_a_bracket_counts_its_rounds_and_its_legend_covers_no_curve(rounds):
+    solution = closing()
+    figure = plot.bracket(dataclasses.replace(solution, trace=solution.trace[:rounds]))
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    shown = [tick for tick in axes.get_xticks() if np.prod(axes.get_xlim() - tick) < 0]
+    assert shown == list(range(1, rounds + 1))
+    assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1
+
+
 def test_the_drawn_bracket_falls_and_ends_within_what_was_asked_for():
     solution = closing()
     assert len(solution.trace) > 1
@@ -205,6 +231,16 @@ def test_the_drawn_bracket_falls_and_ends_within_what_was_asked_for():
                 lambda s, *_: plot.transport(s, cloud(3), cloud()), cloud(), cloud(seed=1), None
             ),
             "pass the measures",
+        ),
+        (
+            lambda: solved(
+                lambda s, *_: plot.potential(s, cloud(15), cloud()), cloud(), cloud(seed=1), None
+            ),
+            "potentials are those of 12 and 12 atoms.*pass the measures",
+        ),
+        (
+            lambda: solved(plot.transport, cloud(), cloud(seed=1), None, arcs=-1),
+            "arcs must be a whole number of at least 0, got -1",
         ),
         (
             lambda: solved(lambda s, *_: plot.bracket(s), cloud(), cloud(seed=1), None),

@@ -102,7 +102,8 @@ def build(typer: Any) -> Any:
     ) -> None:
         """The exact Wasserstein distance of two point clouds, with its certificate.
 
-        A file holds one point a row. An .npz archive holds `points` and, if the points are
+        A file holds one point a row; in a .csv file commas, semicolons or spaces separate its
+        coordinates, and # starts a comment. An .npz archive holds `points` and, if the points are
         weighted, `weights` or `log_weights` (as written by EmpiricalMeasure.save).
 
         The exit status is 0 if the gap is closed, 1 if only a bracket was certified, 2 if the
@@ -171,6 +172,11 @@ def _w1(
         if plan is not None:
             _check_plan(plan)
         mu, nu = map(read_measure, files)
+        if mu.dimension != nu.dimension:
+            raise ValueError(
+                f"{files[0]} holds points of dimension {mu.dimension}, {files[1]} of dimension "
+                f"{nu.dimension}: they must be of one space"
+            )
         solution = followed(lambda watch: wasserstein.wp(mu, nu, p, tol=tol, watch=watch), p)
     except (ValueError, OSError) as error:
         echo(f"error: {error}", err=True)

@@ -6,6 +6,7 @@ holds before memory is taken for it.
 
 import math
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,26 +21,28 @@ def read_measure(path: Path) -> "EmpiricalMeasure":
     """The measure in a file of points; nothing in the file is executed.
 
     Raises:
-        ValueError: an unknown suffix, or contents that are no points.
+        ValueError: an unknown suffix, or contents that are no points; it names the file.
         FileNotFoundError: no such file.
     """
     from measattn.measure import EmpiricalMeasure, weighted
     from measattn.storage import read
 
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file of points, .npy, .npz or .csv")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        return EmpiricalMeasure(_rows(path, _csv(path)))
+        return _made(path, EmpiricalMeasure, _rows(path, _csv(path)))
     if suffix == ".npy":
-        return EmpiricalMeasure(_rows(path, _npy(path)))
+        return _made(path, EmpiricalMeasure, _rows(path, _npy(path)))
     if suffix != ".npz":
         raise ValueError(f"{path}: points are read from .npy, .npz and .csv files, not {suffix!r}")
     arrays = _npz(path)
     if {"weights", "log_weights"} <= arrays.keys():
         raise ValueError(f"{path} holds both weights and log_weights: keep one of them")
     if "log_weights" in arrays:
-        return EmpiricalMeasure(*read(path))
+        return _made(path, EmpiricalMeasure, *read(path))
     if "points" in arrays:
         points = _rows(path, arrays["points"])
         if unknown := sorted(arrays.keys() - {"points", "weights"}):
@@ -47,12 +50,20 @@ def read_measure(path: Path) -> "EmpiricalMeasure":
                 f"{path} holds {unknown}, which mean nothing beside 'points': masses are read from "
                 "'weights' or 'log_weights'"
             )
-        return (
-            weighted(points, arrays["weights"]) if "weights" in arrays else EmpiricalMeasure(points)
-        )
-    if len(arrays) == 1:
-        return EmpiricalMeasure(_rows(path, *arrays.values()))
+        if "weights" in arrays:
+            return _made(path, weighted, points, _numbers(path, arrays["weights"]))
+        return _made(path, EmpiricalMeasure, points)
+    if len(arrays) == 1 and "weights" not in arrays:
+        return _made(path, EmpiricalMeasure, _rows(path, *arrays.values()))
     raise ValueError(f"{path} holds {sorted(arrays)}; name the array of points 'points'")
+
+
+def _made(path: Path, make: Callable, *arrays: Any) -> "EmpiricalMeasure":
+    """The measure of some arrays; what is wrong with these is said of their file."""
+    try:
+        return make(*arrays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _npy(path: Path) -> Any:
@@ -126,10 +137,11 @@ def _csv(path: Path) -> Any:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not readable as csv: {error}") from None
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line.split("#")[0] for line in text.splitlines()]  # without comments
+    lines = [line for line in lines if line.strip()]
 
     # with semicolons between the cells a comma would be a decimal one
-    separator = ";" if any(";" in line for line in lines) else ","
+    separator = next((sign for sign in ";," if any(sign in line for line in lines)), None)
     if separator == ";" and any("," in line for line in lines):
         raise ValueError(
             f"{path} has both ; and , in it: separate the cells by one of them, and write decimals "
@@ -137,6 +149,7 @@ def _csv(path: Path) -> Any:
         )
 
     def cells(line: str) -> list[str]:
+        # no separator is any white space
         return [cell.strip().strip('"') for cell in line.split(separator)]
 
     def numbers(line: str) -> list[float]:
@@ -148,7 +161,8 @@ def _csv(path: Path) -> Any:
         rows = [numbers(line) for line in lines]
     except ValueError as error:
         raise ValueError(
-            f"{path}: every cell must be a number, and commas or semicolons separate them: {error}"
+            f"{path}: every cell must be a number, and commas, semicolons or spaces separate them: "
+            f"{error}"
         ) from None
     if not rows:
         raise ValueError(f"{path} holds no points")

@@ -52,12 +52,17 @@ def areas(weights: np.ndarray) -> np.ndarray:
 
 
 def dots(
-    axes: "Axes", points: np.ndarray, weights: np.ndarray, colour: Any, label: str | None
+    axes: "Axes",
+    points: np.ndarray,
+    weights: np.ndarray,
+    colour: Any,
+    label: str | None,
+    marker: str = "o",
 ) -> None:
     """The atoms (n, 2) of a measure as dots."""
     axes.scatter(
         points[:, 0], points[:, 1], s=areas(weights), color=colour, alpha=0.85,
-        edgecolors=PAPER, linewidths=0.5, label=label, zorder=3,
+        marker=marker, edgecolors=PAPER, linewidths=0.5, label=label, zorder=3,
     )  # fmt: skip
 
 

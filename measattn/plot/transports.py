@@ -1,5 +1,6 @@
 """Figures of optimal transport: plans, potentials, and brackets that close."""
 
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,11 +52,13 @@ def transport(
         nu: the target.
         ax: axes to draw into; a new figure by default.
         labels: of the two clouds, for the legend.
-        arcs: the most arcs drawn, the heaviest ones; a title says what is left out.
+        arcs: the most arcs drawn, the heaviest ones, from 0 on; a title says what is left out.
 
     Raises:
-        ValueError: the plan is one between other measures.
+        ValueError: the plan is one between other measures, or ``arcs`` is no count.
     """
+    if isinstance(arcs, bool) or not isinstance(arcs, Integral) or arcs < 0:
+        raise ValueError(f"arcs must be a whole number of at least 0, got {arcs!r}")
     (x, wx), (y, wy) = _clouds(solution, mu, nu)
     figure, axes = canvas(ax)
     if x.shape[1] == 1:
@@ -64,7 +67,8 @@ def transport(
     projected, names = plane(np.vstack([x, y]), np.concatenate([wx, wy]) / 2)
     x, y = projected(x), projected(y)
     drawn = _heaviest(solution.plan, arcs)
-    _arcs(axes, x[drawn.rows], y[drawn.cols], drawn.mass)
+    if len(drawn.mass):
+        _arcs(axes, x[drawn.rows], y[drawn.cols], drawn.mass)
     dots(axes, x, wx, ACCENTS[0], labels[0])
     dots(axes, y, wy, ACCENTS[1], labels[1])
     axes.set(xlabel=names[0], ylabel=names[1])
@@ -90,9 +94,10 @@ def potential(
     r"""Kantorovich potentials at the atoms: u at those of $\mu$, -v at those of $\nu$.
 
     For p = 1 both are values of one 1-Lipschitz function f, and $W_1 = \mu(f) - \nu(f)$: mass goes
-    down its slope. The constant that is free is chosen such that the mean over
-    $\tfrac12(\mu + \nu)$ is 0. In dimension 1 the potential is the height, above it is the colour
-    of a dot, in the plane of `plot.transport`.
+    down its slope. Those of `wasserstein.conditional` are one function at each position, and their
+    heights at different positions are not to be compared. The constant that is free is chosen such
+    that the mean over $\tfrac12(\mu + \nu)$ is 0. In dimension 1 the potential is the height, above
+    it is the colour of a dot, in the plane of `plot.transport`.
 
     Args:
         solution: of `wasserstein.w1` or `wasserstein.wp` between ``mu`` and ``nu``.
@@ -106,14 +111,20 @@ def potential(
     """
     (x, wx), (y, wy) = _clouds(solution, mu, nu)
     u, v = solution.potentials
+    if (len(u), len(v)) != (mu.size, nu.size):
+        raise ValueError(
+            f"the potentials are those of {len(u)} and {len(v)} atoms, but mu and nu have "
+            f"{mu.size} and {nu.size}: pass the measures that the solution was computed for"
+        )
     middle = (wx @ u - wy @ v) / 2
     heights = (u - middle, -v - middle)
     figure, axes = canvas(ax)
     if x.shape[1] == 1:
-        for points, weights, height, colour, label in zip(
-            (x, y), (wx, wy), heights, ACCENTS[:2], labels, strict=True
+        for points, weights, height, colour, label, marker in zip(
+            (x, y), (wx, wy), heights, ACCENTS[:2], labels, "oD", strict=True
         ):
-            dots(axes, np.column_stack([points[:, 0], height]), weights, colour, label)
+            at = np.column_stack([points[:, 0], height])
+            dots(axes, at, weights, colour, label, marker)
         axes.set(xlabel="state", ylabel="potential")
         legend(axes)
         return figure
@@ -162,17 +173,18 @@ def bracket(solution: Solution, ax: "Axes | None" = None, *, tol: float | None =
     figure, axes = canvas(ax)
     sides = [np.maximum(side, FINEST_GAP) for side in (above, below, above + below)]
     axes.fill_between(rounds, FINEST_GAP, sides[2], color=INK, alpha=0.08, linewidth=0)
-    axes.plot(rounds, sides[2], color=INK, linewidth=1.0, label="relative gap")
+    axes.plot(rounds, sides[2], ".-", color=INK, linewidth=1.0, label="relative gap")
     axes.plot(rounds, sides[0], "o-", color=ACCENTS[1], label="plan: above by")
     axes.plot(rounds, sides[1], "o-", color=ACCENTS[0], label="potentials: below by")
     if tol is not None:
         axes.axhline(tol, linestyle="--", color=ACCENTS[2], label="asked for")
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(yscale="log", ylim=(FINEST_GAP / 2, None), xlabel="round")
-    axes.set_ylabel(f"distance from W{solution.p:g} = {solution.value:.4g}, relative")
-    axes.legend(loc="upper right")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set(yscale="log", ylim=(FINEST_GAP / 2, None), xlim=(0.5, len(rounds) + 0.5))
+    axes.set(xlabel="round", ylabel=f"relative to W{solution.p:g} = {solution.value:.4g}")
+    # above the axes, because the curves may be anywhere in them
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
     return figure
 
 
@@ -192,7 +204,7 @@ def _clouds(
 
 def _heaviest(plan: Plan, count: int) -> Plan:
     """The arcs of most mass, the lightest of them first."""
-    order = np.argsort(plan.mass, kind="stable")[-count:]
+    order = np.argsort(plan.mass, kind="stable")[max(len(plan.mass) - count, 0) :]
     return Plan(plan.rows[order], plan.cols[order], plan.mass[order])
 
 

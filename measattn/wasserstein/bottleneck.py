@@ -1,6 +1,14 @@
-r"""$W_\infty$ between uniform measures: the bottleneck transport, exact, with its witness."""
+r"""$W_\infty$ between uniform measures: the bottleneck transport, exact, with its witness.
+
+A threshold admits a plan if a flow through the arcs up to it moves all mass. Where these are many
+the flow is sought on a random part of them first. Where it fails, a cut names sources whose arcs
+all lead to too few targets, and their arcs to all others are looked at: those up to the threshold
+are added, and if there are none the shortest of them is a lower bound of $W_\infty$ (Hall's
+condition fails below it).
+"""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,15 +17,22 @@ from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from scipy.spatial.distance import cdist
 
 from measattn.measure import EmpiricalMeasure
-from measattn.wasserstein.ground import UNIT, Index
+from measattn.wasserstein.ground import UNIT, Index, Matrix
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.problem import common_space, states, weights
+from measattn.wasserstein.solution import Bracket
 
 LARGEST = 2**24
 """More pairs than this are not held as a matrix of distances."""
 
+MANY = 2**19
+"""Up to this many arcs below a threshold a flow takes less time than a choice among them."""
 
-@dataclass(frozen=True)
+STEP = 1.5
+"""By this factor thresholds rise until one admits a plan."""
+
+
+@dataclass(frozen=True, eq=False)
 class BottleneckSolution:
     r"""$W_\infty$ with the two witnesses of its optimality.
 
@@ -40,15 +55,22 @@ class BottleneckSolution:
         return self.value
 
 
-def w_inf(mu: EmpiricalMeasure, nu: EmpiricalMeasure) -> BottleneckSolution:
+def w_inf(
+    mu: EmpiricalMeasure,
+    nu: EmpiricalMeasure,
+    *,
+    watch: Callable[[Bracket], None] | None = None,
+) -> BottleneckSolution:
     r"""$W_\infty(\mu,\nu) = \min_\pi \max_{\pi_{ij}>0} |x_i - y_j|$ for uniform measures.
 
-    A threshold admits a plan if a flow through the arcs below it moves all mass. Masses are whole
-    numbers of a common unit, so bisection over the distances finds the least threshold exactly.
+    Masses are whole numbers of a common unit and the value is one of the distances, so bisection
+    over these finds it exactly. Atoms without mass count for nothing.
 
     Args:
         mu: a measure with n equally heavy atoms.
         nu: another, with m.
+        watch: called with the certified bracket after each threshold that was tried, for long
+            runs: ``watch=print``; before there is a plan its upper end is infinite.
 
     Raises:
         ValueError: weights that are not uniform, tokens or pairs, traced values, different
@@ -56,54 +78,119 @@ def w_inf(mu: EmpiricalMeasure, nu: EmpiricalMeasure) -> BottleneckSolution:
 
     Source: Hall's marriage theorem; docs/theory.md, W4.
     """
-    for name, measure in (("mu", mu), ("nu", nu)):
-        mass = weights(name, measure)
-        if np.ptp(mass) > 64 * np.finfo(measure.dtype).eps * mass.max():
-            raise ValueError(
-                f"{name} must be uniform for w_inf, got weights from {mass.min()} to {mass.max()}: "
-                "repeat atoms in proportion to their weights"
-            )
-    x, y, unit = common_space(states("mu", mu), states("nu", nu))
+    if not (watch is None or callable(watch)):
+        raise ValueError(f"watch must be a function of a Bracket, such as print, got {watch!r}")
+    massive_a, massive_b = _equally_heavy("mu", mu), _equally_heavy("nu", nu)
+    x, y, unit = common_space(states("mu", mu)[massive_a], states("nu", nu)[massive_b])
     n, m = len(x), len(y)
     if n * m > LARGEST:
         raise ValueError(
             f"w_inf holds the {n}·{m} distances, more than {LARGEST}: compare random subsets"
         )
-    cost = cdist(x, y)
-    # every source and every target has to use its shortest arc at least
-    least = max(cost.min(axis=1).max(), cost.min(axis=0).max())
-    lengths = np.unique(cost[cost >= least])
-    low, high = 0, len(lengths) - 1
-    while low < high:
-        middle = (low + high) // 2
-        if _flow(cost <= lengths[middle]).complete:
-            high = middle
-        else:
-            low = middle + 1
-    value = unit * float(lengths[low])
     relative = (x.shape[1] / 2 + 4) * UNIT
+    search = _Search(cdist(x, y))
+    for lower, upper in search.narrowed():
+        if watch is not None:
+            rounded = (unit * lower * (1 - relative), unit * upper * (1 + relative))
+            watch(Bracket(*rounded, search.arcs))
+    value = unit * search.upper
+    rows, cols, mass = search.plan
     return BottleneckSolution(
         value=value,
         lower=value * (1 - relative),
         upper=value * (1 + relative),
-        plan=_flow(cost <= lengths[low]).plan,
-        blocking=_flow(cost < lengths[low]).blocking,
+        plan=Plan(massive_a[rows], massive_b[cols], mass),
+        blocking=massive_a[search.blocking],
     )
 
 
-@dataclass(frozen=True)
+def _equally_heavy(name: str, measure: EmpiricalMeasure) -> Index:
+    """The atoms with mass, if all have the same."""
+    mass = weights(name, measure)
+    massive = np.flatnonzero(mass > 0)
+    mass = mass[massive]
+    if np.ptp(mass) > 64 * np.finfo(measure.dtype).eps * mass.max():
+        raise ValueError(
+            f"{name} must be uniform for w_inf, got weights from {mass.min()} to {mass.max()}: "
+            "repeat atoms in proportion to their weights"
+        )
+    return massive
+
+
+class _Search:
+    """The bracket of the least threshold, with its two witnesses.
+
+    Attributes:
+        cost: the distances (n, m).
+        lower: no threshold below it admits a plan, because of ``blocking``.
+        blocking: sources with more mass than all targets nearer to them than ``lower``.
+        upper: the longest arc of ``plan``, infinite until there is one.
+        plan: a plan of all mass.
+        arcs: how many arcs the last flow was allowed.
+    """
+
+    def __init__(self, cost: Matrix):
+        nearest, nearest_source = cost.min(axis=1), cost.min(axis=0)
+        # every source and every target has to use its shortest arc at least
+        self.lower = float(max(nearest.max(), nearest_source.max()))
+        lonely = np.flatnonzero(nearest == self.lower)[:1]
+        self.blocking: Index = lonely if len(lonely) else np.arange(len(cost))
+        self.upper = math.inf
+        self.plan = Plan(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+        self.cost, self.arcs = cost, 0
+
+    def narrowed(self) -> Iterator[tuple[float, float]]:
+        """The bounds after each threshold: rising ones until there is a plan, then bisection."""
+        self._try(self.lower)
+        yield self.lower, self.upper
+        while math.isinf(self.upper):
+            self._try(STEP * self.lower)
+            yield self.lower, self.upper
+        # the distances that may still be the least threshold, beside ``upper``
+        open_ = self.cost.reshape(-1)
+        while self.lower < self.upper:
+            open_ = open_[(open_ >= self.lower) & (open_ < self.upper)]
+            middle = (len(open_) - 1) // 2
+            self._try(float(np.partition(open_, middle)[middle]))
+            yield self.lower, self.upper
+
+    def _try(self, threshold: float) -> None:
+        """Find a plan of arcs up to the threshold, or sources that have none."""
+        arcs = self.cost <= threshold
+        share = MANY / np.count_nonzero(arcs)
+        if share < 1:
+            random = np.random.default_rng(0).random(arcs.shape, np.float32)
+            arcs &= random < share
+        while True:
+            self.arcs = int(arcs.sum())
+            flow = _flow(arcs)
+            if flow.complete:
+                self.plan = flow.plan
+                self.upper = float(self.cost[flow.plan.rows, flow.plan.cols].max())
+                return
+            beyond = np.ix_(flow.sources, flow.others)
+            lengths = self.cost[beyond]
+            if lengths.min() > threshold:
+                self.lower, self.blocking = float(lengths.min()), flow.sources
+                return
+            arcs[beyond] = lengths <= threshold
+
+
+@dataclass(frozen=True, eq=False)
 class _Flow:
     """The largest flow from the sources to the targets through some arcs.
 
     Attributes:
         plan: it, as a plan of total mass at most 1.
         complete: whether it moves all mass.
-        blocking: sources with more mass than all targets that they reach; empty if complete.
+        sources: if it does not, sources with more mass than all targets that they reach.
+        others: the targets that these do not reach.
     """
 
     plan: Plan
     complete: bool
-    blocking: Index
+    sources: Index
+    others: Index
 
 
 def _flow(arcs: np.ndarray) -> _Flow:
@@ -114,18 +201,19 @@ def _flow(arcs: np.ndarray) -> _Flow:
     source, sink = n + m, n + m + 1
     tails = np.concatenate([rows, np.full(n, source), n + np.arange(m)])
     heads = np.concatenate([n + cols, np.arange(n), np.full(m, sink)])
-    capacity = np.concatenate([np.full(len(rows), min(a, b)), np.full(n, a), np.full(m, b)])
+    # an arc with room for all of its source is in no least cut
+    capacity = np.concatenate([np.full(len(rows) + n, a), np.full(m, b)])
     graph = csr_array((capacity.astype(np.int32), (tails, heads)), shape=(n + m + 2,) * 2)
     flow = maximum_flow(graph, source, sink)
     moved = flow.flow[:n, n : n + m].tocoo()
     units = n * a
     positive = moved.data > 0
     plan = Plan(moved.row[positive], moved.col[positive], moved.data[positive] / units)
-    complete = flow.flow_value == units
-    if complete:
-        return _Flow(plan, True, np.empty(0, np.int64))
+    if flow.flow_value == units:
+        return _Flow(plan, True, np.empty(0, np.int64), np.empty(0, np.int64))
     residual = graph - flow.flow
     residual.data[residual.data < 0] = 0
     residual.eliminate_zeros()
-    reached = breadth_first_order(residual, source, return_predecessors=False)
-    return _Flow(plan, False, np.sort(reached[reached < n]).astype(np.int64))
+    reached = np.zeros(n + m + 2, bool)
+    reached[breadth_first_order(residual, source, return_predecessors=False)] = True
+    return _Flow(plan, False, np.flatnonzero(reached[:n]), np.flatnonzero(~reached[n : n + m]))

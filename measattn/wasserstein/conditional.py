@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import numpy as np
+from jaxtyping import ScalarLike
 
 from measattn.measure import EmpiricalMeasure
 from measattn.points import Token, state
@@ -24,12 +25,16 @@ from measattn.wasserstein.w1 import solve_posed
 
 
 def conditional(
-    mu: EmpiricalMeasure, nu: EmpiricalMeasure, p: float | int = 1, *, tol: float | int = 1e-9
+    mu: EmpiricalMeasure, nu: EmpiricalMeasure, p: ScalarLike = 1, *, tol: ScalarLike = 1e-9
 ) -> Solution:
     r"""$\big(\sum_s\theta_s W_p(\mu_s,\nu_s)^p\big)^{1/p}$ for laws of tokens with positions.
 
     With one token at each position it is the position-wise norm
     $\big(\tfrac1n\sum_i|x_i - y_i|^p\big)^{1/p}$.
+
+    The potentials of the solution are those of the cost that is infinite between positions:
+    $u_i + v_j \le |x_i - y_j|^p$ for atoms at one position, and nothing is said of others. The
+    constant that is free at each position is chosen such that $\mu_s(u) = \nu_s(v)$.
 
     Args:
         mu: a measure on tokens.
@@ -72,7 +77,10 @@ def conditional(
     def dual() -> tuple[Vector, Vector]:
         u, v = np.zeros(len(a)), np.zeros(len(b))
         for s, part in parts:
-            u[by_a[s]], v[by_b[s]] = part.potentials
+            i, j = by_a[s], by_b[s]
+            u[i], v[j] = part.potentials
+            middle = (a[i] @ u[i] - b[j] @ v[j]) / (2 * share[s])
+            u[i], v[j] = u[i] - middle, v[j] + middle
         return u, v
 
     rounding = 4 * np.finfo(float).eps

@@ -2,11 +2,12 @@ r"""What a plan says about the atoms: its barycentric map and its interpolation.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
-from measattn.checks import traced
+from measattn.checks import host_number, traced
 from measattn.measure import EmpiricalMeasure, weighted
 from measattn.points import Pair, Token
+from measattn.wasserstein.problem import weights
 from measattn.wasserstein.solution import Solution
 
 
@@ -35,7 +36,7 @@ def barycentric_map(
 
 
 def displacement(
-    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure, t: float | int
+    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure, t: ScalarLike
 ) -> EmpiricalMeasure:
     r"""McCann's interpolation $\mu_t = \big((1-t)x + ty\big)_\#\pi$, a geodesic from mu to nu.
 
@@ -50,11 +51,12 @@ def displacement(
     Raises:
         ValueError: as `barycentric_map`, or t outside [0, 1].
     """
-    if not 0 <= t <= 1:
-        raise ValueError(f"t must lie in [0, 1], got {t!r}")
+    time = host_number(t)
+    if time is None or not 0 <= time <= 1:
+        raise ValueError(f"t must lie in [0, 1] and be known outside jit and vmap, got {t!r}")
     x, y = _atoms(solution, mu, nu)
     rows, cols, mass = solution.plan
-    points = (1 - t) * x[rows] + t * y[cols]
+    points = (1 - time) * x[rows] + time * y[cols]
     return weighted(jnp.asarray(points, mu.dtype), mass)
 
 
@@ -62,11 +64,18 @@ def _atoms(
     solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure
 ) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(solution, Solution):
-        raise ValueError(f"solution must be that of w1 or wp, got {solution!r}")
+        raise ValueError(f"solution must be that of w1 or wp, got a {type(solution).__name__}")
     for name, measure in (("mu", mu), ("nu", nu)):
-        if isinstance(measure.points, (Token, Pair)) or traced(measure):
+        if traced(measure):
             raise ValueError(
-                f"{name} must have concrete points that are arrays: take states({name})"
+                f"{name} has traced values, and a plan is known on the host alone: call this "
+                "outside jit, grad and vmap"
+            )
+        weights(name, measure)
+        if isinstance(measure.points, (Token, Pair)):
+            raise ValueError(
+                f"{name} must have points that are arrays, got "
+                f"{type(measure.points).__name__.lower()}s: take states({name})"
             )
     rows, cols, _ = solution.plan
     if rows.max() >= mu.size or cols.max() >= nu.size:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
 from measattn.checks import traced
 from measattn.measure import EmpiricalMeasure
@@ -34,10 +34,10 @@ from measattn.wasserstein.w1 import check_method, solve_posed, wp
 def distance(
     mu: EmpiricalMeasure,
     nu: EmpiricalMeasure,
-    p: float | int = 1,
+    p: ScalarLike = 1,
     *,
     solver: AbstractSolver | None = None,
-    tol: float | int = 1e-9,
+    tol: ScalarLike = 1e-9,
 ) -> Float[Array, ""]:
     r"""$W_p(\mu,\nu)$, to be used under `jax.jit`, `jax.vmap` and `jax.grad`.
 
@@ -79,14 +79,14 @@ def distance(
             f"mu and nu must live on one space, got dimensions {mu.dimension} and {nu.dimension}"
         )
     dtype = jnp.promote_types(mu.dtype, nu.dtype)
-    check_method(Auto() if solver is None else solver, tol)
-    how = _How(check_order(p), solver or Auto(), tol)
+    solver = Auto() if solver is None else solver
+    how = _How(check_order(p), solver, check_method(solver, tol))
     if not how.solver.exact:
         raise ValueError(
             f"solver must be exact, since distance returns a bare number, got {solver!r}"
         )
     if not traced(mu, nu):
-        return jnp.asarray(wp(mu, nu, p, solver=how.solver, tol=tol).value, dtype)
+        return jnp.asarray(wp(mu, nu, p, solver=how.solver, tol=how.tol).value, dtype)
     arrays = (mu.points, mu.weights, nu.points, nu.weights)
     return _distance(how, *(array.astype(dtype) for array in arrays))
 

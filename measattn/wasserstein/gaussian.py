@@ -3,14 +3,16 @@ r"""Closed forms: $W_1$ to a Gaussian, $W_2$ between Gaussians."""
 from typing import Any
 
 import numpy as np
+from jaxtyping import ScalarLike
 from scipy.special import gammaln, hyp1f1, ndtr, ndtri
 
+from measattn.checks import host_array
 from measattn.measure import EmpiricalMeasure
 from measattn.wasserstein.ground import Matrix, Vector
 from measattn.wasserstein.problem import states, weights
 
 
-def w1_to_gaussian(mu: EmpiricalMeasure, mean: Any, sd: float | int) -> float:
+def w1_to_gaussian(mu: EmpiricalMeasure, mean: Any, sd: ScalarLike) -> float:
     r"""$W_1(\mu, N(m, s^2 I))$ where it has a closed form.
 
     On the line it is $\int|F_\mu - \Phi((t - m)/s)|\,dt$, integrated exactly between the atoms. For
@@ -24,18 +26,26 @@ def w1_to_gaussian(mu: EmpiricalMeasure, mean: Any, sd: float | int) -> float:
         sd: the standard deviation s > 0 of each coordinate.
 
     Raises:
-        ValueError: several atoms in more than one dimension, where no closed form is known.
+        ValueError: several atoms in more than one dimension, where no closed form is known; a mean
+            of another dimension; traced, NaN or infinite values.
 
     Source: docs/theory.md, W5.
     """
-    x, w = states("mu", mu), weights("mu", mu)
-    mean = np.broadcast_to(np.asarray(mean, np.float64), x.shape[1:])
-    if not (np.ndim(sd) == 0 and 0 < float(sd) < np.inf and np.all(np.isfinite(mean))):
-        raise ValueError(f"mean and sd must be finite and sd a positive number, got {mean}, {sd}")
+    w, x = weights("mu", mu), states("mu", mu)
+    mean, deviation = _finite("mean", mean), _finite("sd", sd, 0)
+    if mean.shape not in {(), x.shape[1:]}:
+        raise ValueError(
+            f"mean must have shape {x.shape[1:]}, that of a point of mu, got {mean.shape}"
+        )
+    sd = float(deviation)
+    if sd <= 0:
+        raise ValueError(
+            f"sd must be positive, got {sd}: the distance to a point is w1(mu, dirac(mean))"
+        )
     x, w = x[w > 0], w[w > 0]
     z = (x - mean) / sd
     if x.shape[1] == 1:
-        return float(sd) * _on_the_line(z[:, 0], w / w.sum())
+        return sd * _on_the_line(z[:, 0], w / w.sum())
     if np.any(x != x[0]):
         raise ValueError(
             f"no closed form is known for {len(x)} atoms in dimension {x.shape[1]}: compare with a "
@@ -43,7 +53,7 @@ def w1_to_gaussian(mu: EmpiricalMeasure, mean: Any, sd: float | int) -> float:
         )
     d = x.shape[1]
     largest = float(np.exp(gammaln((d + 1) / 2) - gammaln(d / 2)))
-    return float(sd) * np.sqrt(2) * largest * float(hyp1f1(-0.5, d / 2, -(z[0] @ z[0]) / 2))
+    return sd * np.sqrt(2) * largest * float(hyp1f1(-0.5, d / 2, -(z[0] @ z[0]) / 2))
 
 
 def _on_the_line(z: Vector, w: Vector) -> float:
@@ -81,24 +91,39 @@ def w2_gaussians(mean: Any, covariance: Any, other_mean: Any, other_covariance: 
         other_covariance: S'.
 
     Raises:
-        ValueError: shapes that do not match, or a covariance that is none.
+        ValueError: shapes that do not match, a covariance that is none, or traced, NaN or infinite
+            values.
     """
-    means = [np.atleast_1d(np.asarray(m, np.float64)) for m in (mean, other_mean)]
-    roots = [
-        _root(np.atleast_2d(np.asarray(s, np.float64)), len(means[0]))
-        for s in (covariance, other_covariance)
+    means = [
+        np.atleast_1d(_finite(name, m)) for name, m in (("mean", mean), ("other_mean", other_mean))
     ]
-    if means[0].shape != means[1].shape:
-        raise ValueError(f"the means must have one length, got {means[0].shape}, {means[1].shape}")
+    if means[0].shape != means[1].shape or means[0].ndim != 1:
+        raise ValueError(
+            "mean and other_mean must be vectors of one length, got shapes "
+            f"{means[0].shape} and {means[1].shape}"
+        )
+    roots = [
+        _root(name, np.atleast_2d(_finite(name, s)), len(means[0]))
+        for name, s in (("covariance", covariance), ("other_covariance", other_covariance))
+    ]
     left, _, right = np.linalg.svd(roots[1] @ roots[0])
     apart = roots[0] - roots[1] @ (left @ right)
     return float(np.hypot(np.linalg.norm(means[0] - means[1]), np.linalg.norm(apart)))
 
 
-def _root(covariance: Matrix, d: int) -> Matrix:
-    if covariance.shape != (d, d) or not np.allclose(covariance, covariance.T, rtol=1e-10):
-        raise ValueError(f"a covariance must be a symmetric matrix ({d}, {d}), got {covariance}")
+def _finite(name: str, value: Any, ndim: int | None = None) -> np.ndarray:
+    value = host_array(name, value, ndim)
+    if not np.all(np.isfinite(value)):
+        raise ValueError(f"{name} must be finite, got {value[~np.isfinite(value)][0]}")
+    return value
+
+
+def _root(name: str, covariance: Matrix, d: int) -> Matrix:
+    if covariance.shape != (d, d):
+        raise ValueError(f"{name} must be a matrix ({d}, {d}), got shape {covariance.shape}")
+    if not np.allclose(covariance, covariance.T, rtol=1e-10):
+        raise ValueError(f"{name} must be symmetric: pass (S + S.T) / 2 if only rounding is off")
     values, vectors = np.linalg.eigh(covariance)
     if values[0] < -1e-10 * max(values[-1], 0):
-        raise ValueError(f"a covariance must be positive semidefinite, got eigenvalue {values[0]}")
+        raise ValueError(f"{name} must be positive semidefinite, got the eigenvalue {values[0]}")
     return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -30,6 +30,13 @@ UNIT = 2.0**-53
 UNDERFLOW = 2.0**-520
 """In units near the diameter, what the squares of a distance, or its power, may underflow by."""
 
+UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where a function needs the value of a traced array."""
+
 WORTH_FILTERING = 2**24
 """From this many operations on, bounds in float32 save time over costs in float64."""
 
@@ -64,6 +71,9 @@ class AbstractGround(abc.ABC):
     def transposed(self) -> "AbstractGround":
         """The costs of the opposite problem, (m, n)."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(n={self.shape[0]}, m={self.shape[1]})"
+
     def resolution(self, used: float) -> float:
         """A gap of this size is due to rounding; ``used`` is the largest cost in the plan."""
         return 64 * 2 * UNIT * (self.largest if used == 0 else used)
@@ -84,7 +94,7 @@ class AbstractGround(abc.ABC):
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Euclidean(AbstractGround):
     """$|x_i - y_j|^p$ for points of R^d.
 
@@ -165,7 +175,7 @@ class Euclidean(AbstractGround):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Metric(AbstractGround):
     """$f(x_i, y_j)^p$ for a JAX function f of two points, compiled and evaluated in float64.
 
@@ -202,7 +212,13 @@ class Metric(AbstractGround):
 
     def _values(self, over: Callable, x: Any, y: Any) -> NDArray:
         with jax.enable_x64(True):
-            values = np.asarray(over(self.f, x, y))
+            try:
+                values = np.asarray(over(self.f, x, y))
+            except UNTRACEABLE as error:
+                raise ValueError(
+                    "metric must be a JAX function of two points, which it sees traced: write it "
+                    "with jax.numpy, jnp.linalg.norm for np.linalg.norm and jnp.where for if"
+                ) from error
         if values.dtype.kind in "iub":
             values = values.astype(np.float64)
         if values.dtype.kind != "f" or values.ndim != (2 if over is _table else 1):
@@ -222,7 +238,7 @@ class Metric(AbstractGround):
         return replace(self, f=_Swapped(self.f), x=self.y, y=self.x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Table(AbstractGround):
     """Costs that are given as a matrix (n, m), not negative and finite."""
 

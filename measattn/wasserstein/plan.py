@@ -13,6 +13,9 @@ class Arcs(NamedTuple):
     rows: Index
     cols: Index
 
+    def __repr__(self) -> str:
+        return f"Arcs({len(self.rows)} arcs)"
+
 
 class Plan(NamedTuple):
     """A sparse transport plan: ``mass[k]`` goes from atom ``rows[k]`` to atom ``cols[k]``."""
@@ -21,11 +24,24 @@ class Plan(NamedTuple):
     cols: Index
     mass: Vector
 
+    def __repr__(self) -> str:
+        return f"Plan({len(self.mass)} arcs, mass {self.mass.sum():.6g})"
+
     def dense(self, shape: tuple[int, int]) -> Matrix:
         """The plan as a matrix (n, m), for small problems and pictures."""
         out = np.zeros(shape)
         np.add.at(out, (self.rows, self.cols), self.mass)
         return out
+
+
+def cumulated(i: Index, j: Index, a: Vector, b: Vector) -> tuple[Vector, Vector]:
+    """The sums of masses a in the order i and of masses b in the order j, with a common end.
+
+    With the longest floats that the machine has, so that differences of sums keep their digits.
+    """
+    ends_a, ends_b = (np.cumsum(mass, dtype=np.longdouble) for mass in (a[i], b[j]))
+    ends_a[-1] = ends_b[-1] = max(ends_a[-1], ends_b[-1])
+    return ends_a, ends_b
 
 
 def monotone(i: Index, j: Index, a: Vector, b: Vector) -> Plan:
@@ -34,15 +50,18 @@ def monotone(i: Index, j: Index, a: Vector, b: Vector) -> Plan:
     A chain of at most n + m - 1 arcs; with the atoms of the line sorted it is optimal, in any
     order it is feasible (the north-west corner).
     """
-    # with the longest floats that the machine has, so that differences of sums keep their digits
-    ends_a, ends_b = (np.cumsum(mass, dtype=np.longdouble) for mass in (a[i], b[j]))
-    ends_a[-1] = ends_b[-1] = max(ends_a[-1], ends_b[-1])
+    ends_a, ends_b = cumulated(i, j, a, b)
     ends = np.union1d(ends_a, ends_b)
     mass = np.diff(ends, prepend=np.longdouble(0)).astype(np.float64)
     rows = i[np.minimum(np.searchsorted(ends_a, ends), len(i) - 1)]
     cols = j[np.minimum(np.searchsorted(ends_b, ends), len(j) - 1)]
     keep = mass > 0
-    return Plan(rows[keep], cols[keep], mass[keep])
+    rows, cols, mass = rows[keep], cols[keep], mass[keep]
+    # one arc alone at its source or target has the mass of that: the difference has fewer digits
+    for ends, given in ((rows, a), (cols, b)):
+        alone = np.bincount(ends)[ends] == 1
+        mass[alone] = given[ends[alone]]
+    return Plan(rows, cols, mass)
 
 
 def divide(site: Index, mass: Vector, owner: Index, share: Vector) -> tuple[Index, Index, Vector]:

@@ -11,12 +11,12 @@ in docs/theory.md, G5.
 import math
 from dataclasses import dataclass
 from functools import cache, cached_property
-from numbers import Real
 from typing import Any
 
 import numpy as np
+from jaxtyping import ScalarLike
 
-from measattn.checks import traced
+from measattn.checks import host_array, host_number, traced
 from measattn.measure import EmpiricalMeasure
 from measattn.points import Pair, Token
 from measattn.wasserstein import tiles
@@ -34,7 +34,7 @@ LARGEST_DENSE = 2**27
 """More entries than this (1 GiB) are not held as a matrix of costs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Problem:
     """Masses to be moved at given costs.
 
@@ -49,6 +49,19 @@ class Problem:
     b: Vector
     ground: AbstractGround
     p: float | int = 1.0
+
+    def __post_init__(self):
+        shapes = [mass.shape if isinstance(mass, np.ndarray) else None for mass in (self.a, self.b)]
+        ground = self.ground
+        if not isinstance(ground, AbstractGround) or [(n,) for n in ground.shape] != shapes:
+            raise ValueError(
+                "a Problem holds arrays of masses (n,) and (m,) and a ground of their costs, got "
+                f"shapes {shapes[0]} and {shapes[1]} and a {type(ground).__name__}: make it of a "
+                "matrix of costs with transport_problem(cost, a, b)"
+            )
+
+    def __repr__(self) -> str:
+        return f"Problem(p={self.p:g}, mass {self.a.sum():.6g}, ground={self.ground!r})"
 
     @cached_property
     def cost(self) -> Matrix:
@@ -76,7 +89,7 @@ class Problem:
         )
 
 
-def transport_problem(cost: Any, a: Any = None, b: Any = None, *, p: float | int = 1) -> Problem:
+def transport_problem(cost: Any, a: Any = None, b: Any = None, *, p: ScalarLike = 1) -> Problem:
     """The problem with a given matrix of costs.
 
     Args:
@@ -86,14 +99,14 @@ def transport_problem(cost: Any, a: Any = None, b: Any = None, *, p: float | int
         p: the order; the distance is the p-th root of the least cost.
 
     Raises:
-        ValueError: NaN, infinite or negative entries, lengths or sums that do not match.
+        ValueError: NaN, infinite, complex or negative entries, lengths or sums that do not match.
     """
     if traced(cost, a, b):
         raise ValueError(
             "cost, a and b must be concrete, and got traced values: an exact solver runs on the "
             "host; under jit, grad and vmap use wasserstein.distance(mu, nu)"
         )
-    cost = np.asarray(cost, np.float64)
+    cost = host_array("cost", cost)
     if cost.ndim != 2 or cost.size == 0:
         raise ValueError(f"cost must be a matrix (n, m), got an array of shape {cost.shape}")
     if not np.all(np.isfinite(cost) & (cost >= 0)):
@@ -127,7 +140,7 @@ def _eps(masses: Any) -> float:
 
 
 def _masses(name: str, masses: Any, n: int) -> Vector:
-    masses = np.full(n, 1 / n) if masses is None else np.asarray(masses, np.float64)
+    masses = np.full(n, 1 / n) if masses is None else host_array(name, masses)
     if masses.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one for each atom, got {masses.shape}")
     if not np.all(np.isfinite(masses) & (masses >= 0)) or not masses.any():
@@ -140,13 +153,16 @@ def _masses(name: str, masses: Any, n: int) -> Vector:
 
 def check_order(p: Any) -> float:
     """The order p of a distance, if it is a finite number of at least 1."""
-    if isinstance(p, bool) or not isinstance(p, Real) or not 1 <= float(p) < math.inf:
-        hint = "; for p = inf use w_inf" if isinstance(p, Real) and p == math.inf else ""
+    order = host_number(p)
+    if order is None or not 1 <= order < math.inf:
+        hint = "; for p = inf use w_inf" if order == math.inf else ""
+        if traced(p):
+            hint = "; under jit the order has to be known: name it in static_argnames"
         raise ValueError(f"p must be a number of at least 1, got {p!r}{hint}")
-    return float(p)
+    return order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Posed:
     """A problem in its smallest form, and the way back to the atoms as they were given.
 

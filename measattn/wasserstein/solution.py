@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from measattn.wasserstein.ground import Vector
@@ -16,6 +16,9 @@ class TransportError(RuntimeError):
         super().__init__(message)
         self.solution = solution
 
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.solution)
+
 
 class Bracket(NamedTuple):
     """What is certified after one round of a solver: ``lower`` ≤ the distance ≤ ``upper``."""
@@ -25,7 +28,7 @@ class Bracket(NamedTuple):
     arcs: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """A Wasserstein distance of order p with a two-sided certificate.
 
@@ -61,7 +64,8 @@ class Solution:
     def potentials(self) -> tuple[Vector, Vector]:
         r"""Feasible dual potentials (u, v) on all atoms: $u_i + v_j \le |x_i - y_j|^p$.
 
-        Computed on first use: atoms whose mass was cancelled get theirs by a c-transform.
+        Computed on first use: atoms whose mass was cancelled get theirs by a c-transform. Those of
+        `conditional` are feasible for atoms at one position.
         """
         return self.dual()
 
@@ -69,6 +73,10 @@ class Solution:
     def gap(self) -> float:
         """The width of the certified bracket, ``upper - lower``."""
         return self.upper - self.lower
+
+    def __getstate__(self) -> dict:
+        # the potentials themselves, because a metric of one's own may have no name to be pickled by
+        return self.__dict__ | {"dual": partial(tuple, self.potentials)}
 
     def __float__(self) -> float:
         return self.value

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import ScalarLike
 
+from measattn.checks import host_number
 from measattn.measure import EmpiricalMeasure
 from measattn.wasserstein.certificate import Below, Certified, certify
 from measattn.wasserstein.ground import Vector
@@ -30,7 +31,7 @@ def w1(
     *,
     metric: Callable | None = None,
     solver: AbstractSolver | None = None,
-    tol: float | int = 1e-9,
+    tol: ScalarLike = 1e-9,
     start: Solution | None = None,
     watch: Watch | None = None,
 ) -> Solution:
@@ -62,11 +63,11 @@ def w1(
 def wp(
     mu: EmpiricalMeasure,
     nu: EmpiricalMeasure,
-    p: float | int,
+    p: ScalarLike,
     *,
     metric: Callable | None = None,
     solver: AbstractSolver | None = None,
-    tol: float | int = 1e-9,
+    tol: ScalarLike = 1e-9,
     start: Solution | None = None,
     watch: Watch | None = None,
 ) -> Solution:
@@ -76,14 +77,16 @@ def wp(
     see `w_inf`).
     """
     posed = pose_measures(mu, nu, p=check_order(p), metric=metric)
-    return solve_posed(posed, solver or Auto(), tol=tol, start=start, watch=watch)
+    solver = Auto() if solver is None else solver
+    return solve_posed(posed, solver, tol=tol, start=start, watch=watch)
 
 
 def solve(
     problem: Problem,
     *,
     solver: AbstractSolver | None = None,
-    tol: float | int = 1e-9,
+    tol: ScalarLike = 1e-9,
+    start: Solution | None = None,
     watch: Watch | None = None,
 ) -> Solution:
     """The least cost of a problem of your own, see `transport_problem`; as `w1`."""
@@ -93,11 +96,12 @@ def solve(
             "costs with transport_problem(cost, a, b)"
         )
     posed = pose(problem.a, problem.b, problem.ground, problem.p)
-    return solve_posed(posed, solver or Auto(), tol=tol, start=None, watch=watch)
+    solver = Auto() if solver is None else solver
+    return solve_posed(posed, solver, tol=tol, start=start, watch=watch)
 
 
-def check_method(solver: Any, tol: Any) -> None:
-    """Refuse what is no solver, and what is no tolerance.
+def check_method(solver: Any, tol: Any) -> float:
+    """The tolerance, if it is one and the solver is a solver.
 
     Raises:
         ValueError: either.
@@ -106,15 +110,17 @@ def check_method(solver: Any, tol: Any) -> None:
         raise ValueError(
             f"solver must be a solver such as Auto() or NetworkSimplex(), got {solver!r}"
         )
-    if isinstance(tol, bool) or not isinstance(tol, Real) or not float(tol) >= 0:
+    width = host_number(tol)
+    if width is None or not width >= 0:
         raise ValueError(f"tol must be a number of at least 0, such as 1e-9, got {tol!r}")
+    return width
 
 
 def solve_posed(
-    posed: Posed, solver: Any, *, tol: float | int, start: Solution | None, watch: Watch | None
+    posed: Posed, solver: Any, *, tol: ScalarLike, start: Solution | None, watch: Watch | None
 ) -> Solution:
     """Solve the reduced problem, judge the proposal, and go back to the atoms as given."""
-    check_method(solver, tol)
+    tol = check_method(solver, tol)
     if not (watch is None or callable(watch)):
         raise ValueError(f"watch must be a function of a Bracket, such as print, got {watch!r}")
     began = time.perf_counter()
@@ -243,7 +249,10 @@ def _start(posed: Posed, start: Solution | None) -> Start | None:
     if start is None:
         return None
     if not isinstance(start, Solution):
-        raise ValueError(f"start must be the solution of a nearby problem, got {start!r}")
+        raise ValueError(
+            "start must be the Solution of a nearby problem, as w1 returns it, got a "
+            f"{type(start).__name__}"
+        )
     u, v = start.potentials
     if len(u) != len(posed.a) or len(v) != len(posed.b):
         raise ValueError(

@@ -35,6 +35,11 @@ def test_points_that_are_not_finite_are_refused(make, bad):
         make([[bad, 1.0], [2.0, 3.0]])
 
 
+def test_where_single_precision_may_have_overflowed_the_remedy_is_double_precision():
+    with pytest.raises(ValueError, match="overflowed float32 needs the option jax_enable_x64"):
+        ma.EmpiricalMeasure(np.array([[np.inf]], np.float32))
+
+
 @pytest.mark.parametrize(
     ("weights", "words"),
     [

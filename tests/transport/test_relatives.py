@@ -10,6 +10,7 @@ from scipy import integrate, stats
 import measattn as ma
 from measattn.wasserstein import (
     barycentric_map,
+    bottleneck,
     conditional,
     displacement,
     total_variation,
@@ -55,6 +56,41 @@ def test_the_bottleneck_is_at_least_every_other_order():
     mu, nu = cloud(2, 60, 3), cloud(3, 60, 3)
     values = [wp(mu, nu, p).value for p in (1, 2, 4, 8)] + [w_inf(mu, nu).value]
     assert values == sorted(values)
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (40, 30), (31, 40)])
+@pytest.mark.parametrize("kind", ["general", "grid", "clustered"])
+def test_the_bottleneck_is_the_same_when_it_is_sought_on_a_part_of_the_arcs(
+    monkeypatch, n, m, kind
+):
+    mu, nu = cloud(4, n, 2, kind=kind), cloud(5, m, 2, kind=kind)
+    whole = w_inf(mu, nu)
+    monkeypatch.setattr(bottleneck, "MANY", 50)
+    part = w_inf(mu, nu)
+    assert part.value == whole.value
+    cost = oracles.distances(mu.points, nu.points)
+    near = (cost[part.blocking] < part.value * (1 - 1e-14)).any(axis=0)
+    assert len(part.blocking) / n > near.sum() / m
+
+
+def test_atoms_without_mass_do_not_count_in_the_bottleneck():
+    mu = ma.weighted([[9.0], [0.0], [1.0]], [0.0, 1.0, 1.0])
+    nu = ma.weighted([[0.5], [3.0], [-7.0]], [1.0, 1.0, 0.0])
+    solution = w_inf(mu, nu)
+    assert solution.value == 2
+    assert sorted(solution.plan.rows) == [1, 2]
+    assert sorted(solution.plan.cols) == [0, 1]
+    assert set(solution.blocking) <= {1, 2}
+
+
+def test_the_brackets_of_the_bottleneck_hold_and_close():
+    seen = []
+    rng = np.random.default_rng(6)
+    mu, nu = (ma.EmpiricalMeasure(rng.random((70, 2))) for _ in range(2))
+    solution = w_inf(mu, nu, watch=seen.append)
+    assert len(seen) > 1
+    assert all(bracket.lower <= solution.value <= bracket.upper for bracket in seen)
+    assert (seen[-1].lower, seen[-1].upper) == (solution.lower, solution.upper)
 
 
 def test_weights_have_no_bottleneck_of_whole_units():
@@ -151,6 +187,20 @@ def test_the_position_wise_distance_is_the_mean_over_the_positions():
     assert solution.lower <= solution.value <= solution.upper
     assert solution.value >= w1(ma.states(mu), ma.states(nu)).value - 1e-14
     np.testing.assert_allclose(np.bincount(solution.plan.rows, solution.plan.mass), 1 / 8)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_potentials_are_feasible_at_each_position_and_centred_there(p):
+    rng = np.random.default_rng(2)
+    at = np.repeat([0, 1, 2], [5, 3, 4])
+    x, y = rng.normal(size=(2, 12, 2)) * np.array([1.0, 10.0, 100.0])[at][:, None]
+    solution = conditional(tokens(at, x), tokens(at, y), p)
+    u, v = solution.potentials
+    slack = oracles.distances(x, y) ** p - u[:, None] - v
+    assert slack[at[:, None] == at].min() >= -1e-10
+    assert abs((u.sum() + v.sum()) / 12 - solution.value**p) <= 1e-10 * solution.value**p
+    for s in range(3):
+        assert abs(u[at == s].sum() - v[at == s].sum()) <= 1e-10 * np.abs(u[at == s]).sum()
 
 
 def test_mass_does_not_move_between_positions():

@@ -69,6 +69,21 @@ def test_light_atoms_that_move_a_little_keep_their_digits():
     assert solution.gap <= 1e-9 * expected
 
 
+@pytest.mark.parametrize("p", [1.5, 2, 3])
+@pytest.mark.parametrize("solver", [Line(), NetworkSimplex()])
+def test_light_atoms_that_move_a_little_on_the_line_keep_their_digits_for_every_order(solver, p):
+    x = np.random.default_rng(0).normal(size=(50, 1))
+    y = x.copy()
+    y[:2] += 1e-6
+    weights = np.ones(50)
+    weights[:2] = 48e-12
+    mu = ma.weighted(x, weights)
+    exact = (np.asarray(mu.weights)[:2] @ np.abs(y - x)[:2, 0] ** p) ** (1 / p)
+    solution = wp(mu, ma.weighted(y, weights), p, solver=solver)
+    assert abs(solution.value - exact) <= 1e-9 * exact
+    assert solution.gap <= 1e-9 * exact
+
+
 @pytest.mark.parametrize("d", [1, 3])
 @pytest.mark.parametrize("n", [1, 3, 50])
 def test_a_measure_is_at_distance_zero_from_itself_however_it_is_written(n, d):

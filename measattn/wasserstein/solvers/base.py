@@ -40,7 +40,7 @@ class Run:
     watch: Callable[[Bracket], None] = field(default=_unwatched)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Proposal:
     """A plan and a potential on the sources, not yet judged.
 

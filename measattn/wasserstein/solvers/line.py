@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from measattn.wasserstein.ground import Euclidean, Vector
-from measattn.wasserstein.plan import monotone
+from measattn.wasserstein.plan import cumulated, monotone
 from measattn.wasserstein.problem import Problem
 from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run
 
@@ -49,16 +49,25 @@ def _slopes(x: Vector, y: Vector, problem: Problem) -> Vector:
 
 
 def _chain(i: np.ndarray, j: np.ndarray, problem: Problem) -> Vector:
-    """Potentials with $u + v = C$ along the staircase of the coupling, corners included."""
-    ends_a, ends_b = np.cumsum(problem.a[i]), np.cumsum(problem.b[j])
+    """Potentials with $u + v = C$ along the staircase of the coupling, corners included.
+
+    Where a source and a target are used up together the corner carries no mass and need not be
+    tight: there the potential changes as little as it may, so that it is small where little moves.
+    """
+    ends_a, ends_b = cumulated(i, j, problem.a, problem.b)
     # the staircase advances one index a step, in the order in which the masses are used up
-    step = np.argsort(np.concatenate([ends_a[:-1], ends_b[:-1]]), kind="stable")
+    ends = np.concatenate([ends_a[:-1], ends_b[:-1]])
+    step = np.argsort(ends, kind="stable")
     right = step >= len(i) - 1
     rows = i[np.concatenate([[0], np.cumsum(~right)])]
     cols = j[np.concatenate([[0], np.cumsum(right)])]
     costs = problem.ground.arcs(rows, cols)
     # a step down changes the source at the same target, and its potential by what the cost changes
     rise = np.where(right, 0.0, np.diff(costs))
+    together = np.flatnonzero(~right[:-1] & right[1:] & (np.diff(ends[step]) == 0))
+    before, after = rows[together], cols[together + 2]
+    least = costs[together + 2] - problem.ground.arcs(before, after)
+    rise[together] = np.clip(0.0, least, rise[together])
     u = np.empty(len(i))
     u[rows] = np.concatenate([[0.0], np.cumsum(rise)])
     return u
