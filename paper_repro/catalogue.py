@@ -1,6 +1,7 @@
 """All claims, in the order of the report."""
 
 from paper_repro import (
+    attention_lipschitz,
     column_mass,
     definitions,
     entropy,
@@ -35,6 +36,7 @@ CLAIMS: tuple[Claim, ...] = (
     projection_lipschitz.projection,
     column_mass.column,
     w1_constant.constant,
+    attention_lipschitz.attention,
     note_attention.theorem1,
     note_attention.theorem2,
     note_attention.theorem3,
