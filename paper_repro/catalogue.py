@@ -7,8 +7,10 @@ from paper_repro import (
     entropy,
     gibbs_lipschitz,
     lookup,
+    lookup_lipschitz,
     misspecified_input,
     moments,
+    nair_half,
     note_attention,
     note_gradients,
     note_heads,
@@ -18,6 +20,7 @@ from paper_repro import (
     projection_lipschitz,
     proposition9,
     w1_constant,
+    yudin_local,
 )
 from paper_repro.claim import Claim
 
@@ -34,11 +37,14 @@ CLAIMS: tuple[Claim, ...] = (
     particles.particles,
     entropy.max_entropy,
     gibbs_lipschitz.gibbs,
+    lookup_lipschitz.lookup,
     projection_lipschitz.projection,
     column_mass.column,
     w1_constant.constant,
     attention_lipschitz.attention,
     misspecified_input.misspecified,
+    yudin_local.local,
+    nair_half.half,
     note_attention.theorem1,
     note_attention.theorem2,
     note_attention.theorem3,
