@@ -19,6 +19,7 @@ from paper_repro import (
     particles,
     projection_lipschitz,
     proposition9,
+    rd_decaying,
     w1_constant,
     yudin_local,
 )
@@ -43,6 +44,7 @@ CLAIMS: tuple[Claim, ...] = (
     w1_constant.constant,
     attention_lipschitz.attention,
     misspecified_input.misspecified,
+    rd_decaying.decaying,
     yudin_local.local,
     nair_half.half,
     note_attention.theorem1,
