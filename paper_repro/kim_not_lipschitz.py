@@ -17,7 +17,7 @@ LAYER = ma.SelfAttention(ma.DotProduct(1.0))
 @claim(
     id="kim-not-lipschitz",
     group="B",
-    title="Dot-product self-attention is not Lipschitz on R^d",
+    title="Dot-product self-attention is not Lipschitz on ℝᵈ",
     formulas=[
         r"X=(m-Mv,\,m,\,m+Mv):\qquad df_2=\frac{1}{3}Vu+\frac{2}{3}M^2Vv\;\to\;\infty",
         r"\sup_{\mu\neq\nu}\frac{W_p(\mathrm{Att}\,\mu,\mathrm{Att}\,\nu)}{W_p(\mu,\nu)}=\infty,"
@@ -34,7 +34,7 @@ LAYER = ma.SelfAttention(ma.DotProduct(1.0))
 )
 def not_lipschitz(bench: Bench) -> None:
     """The three tokens: quotients of distances, Jacobians, random scores, and balls."""
-    sizes, rows = np.array([1.0, 3.0, 10.0, 30.0]), []
+    sizes, rows = np.array([2.0, 5.0, 10.0, 30.0]), []
     for size in sizes:
         x = np.array([[-size], [0.0], [size]])
         step = 0.1 / size

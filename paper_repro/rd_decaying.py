@@ -1,4 +1,4 @@
-"""Decaying potentials on all of R^d: what is Lipschitz there, and what is not."""
+"""Decaying potentials on all of ℝᵈ: what is Lipschitz there, and what is not."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ GAUSSIAN = ma.SelfAttention(ma.Gaussian(1.0))
 @claim(
     id="rd-decaying",
     group="A",
-    title="Decaying potentials on all of R^d: Lipschitz under one of four hypotheses, not without",
+    title="Decaying potentials on all of ℝᵈ: Lipschitz under one of four hypotheses, not without",
     formulas=[
         r"a(x,y)=-\frac{|x-y|^2}{2\sigma^2}:\qquad\mathrm{Lip}_{\max}\leq\Vert V\Vert"
         r"(1+4\Lambda_N),\qquad\mathrm{Lip}_{F}\leq\Vert V\Vert\left(\sqrt{N}+"
