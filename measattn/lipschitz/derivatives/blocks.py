@@ -19,23 +19,31 @@ from measattn.lipschitz.derivatives.parts import Parts
 from measattn.lipschitz.derivatives.rows import Rows
 from measattn.lipschitz.norms.problem import UNIT, UP
 
-AUTODIFF = 1e-12
+AUTODIFF = 1e-11
 """The relative rounding assumed of Jacobians by automatic differentiation, and of dense sums."""
 
 
 class BlockNorms(NamedTuple):
-    """What is known of all blocks.
+    """At least the norms of all blocks as computed, and of what rounding may add to them.
 
     Attributes:
-        norms: at least the norms of the blocks as computed (n, n), output i and atom j.
-        parted: the same where a part of atom i moves: in place of the norm of block (i, i) the sum
-            of two, for it as a query and as a key.
-        rounding: at least what the rounding of their entries may add in norm (n, n).
+        keyed: of what reaches output i through atom j as a key (n, n).
+        query: of what reaches an output from its own atom otherwise (n,).
+        diagonal: of both together (n,).
+        rounding: what rounding may add to the block (i, j) in norm (n, n).
     """
 
-    norms: Float[NDArray, "n n"]
-    parted: Float[NDArray, "n n"]
+    keyed: Float[NDArray, "n n"]
+    query: Float[NDArray, " n"]
+    diagonal: Float[NDArray, " n"]
     rounding: Float[NDArray, "n n"]
+
+    @property
+    def norms(self) -> Float[NDArray, "n n"]:
+        """Those of the blocks of the Jacobian."""
+        norms = self.keyed.copy()
+        np.fill_diagonal(norms, self.diagonal)
+        return norms
 
 
 def block_norms(parts: Parts) -> BlockNorms:
@@ -53,10 +61,8 @@ def block_norms(parts: Parts) -> BlockNorms:
             norms += head.p * _lengths(head) * around * UP
             rounding += error * head.p * (1 + 2 * head.reach * _slope(head))
     own = whole(parts)
-    parted = norms + np.diag(spectral(parts.own))
-    norms[np.diag_indices(n)] = spectral(own)
     rounding[np.diag_indices(n)] += AUTODIFF * np.linalg.norm(own, axis=(1, 2))
-    return BlockNorms(norms, parted, rounding)
+    return BlockNorms(norms, spectral(parts.own), spectral(own), rounding)
 
 
 def whole(parts: Parts) -> Float[NDArray, "n v d"]:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measattn.lipschitz.derivatives.blocks import AUTODIFF, BlockNorms, whole
+from measattn.lipschitz.derivatives.mixed import Mixed
 from measattn.lipschitz.derivatives.parts import Parts
 from measattn.lipschitz.derivatives.rankone import RankOne, Terms
-from measattn.lipschitz.norms.problem import UP
+from measattn.lipschitz.norms.problem import UP, AbstractSums
 
 
-def columns(parts: Parts, weights: NDArray, blocks: BlockNorms, split: bool) -> RankOne:
-    """Atoms that move, whole or (``split``) by a part, for one head without maps around it.
+def columns(parts: Parts, weights: NDArray, blocks: BlockNorms, split: bool) -> AbstractSums:
+    """Atoms that move, whole or (``split``) by a part.
 
     Args:
         parts: the derivative.
@@ -24,33 +25,37 @@ def columns(parts: Parts, weights: NDArray, blocks: BlockNorms, split: bool) -> 
         blocks: bounds of the blocks' norms and rounding.
         split: whether a part of an atom may move.
     """
-    head = parts.heads[0]
-    value = head.value
     share = weights[:, None] / weights[None, :]
-    keys, tilts, q = _as_keys(parts)
-    q = q * share
-    if not split:
-        np.fill_diagonal(q, 0)
-    own = parts.own if split else whole(parts)
     slack = (blocks.rounding * share).sum(axis=0)
-    ceilings = ((blocks.parted if split else blocks.norms) * share).sum(axis=0) * UP
-    terms = Terms(q, value, -head.means @ value.T, keys @ value.T, head.slopes, tilts, own)
-    inputs = (value, head.slopes, head.matrix)
-    return _reduced(terms, ceilings, slack, inputs, (value.T,))
-
-
-def outputs(parts: Parts, blocks: BlockNorms) -> RankOne:
-    """Outputs that are watched, for one head without maps around it: transposed blocks."""
-    head, own = parts.heads[0], whole(parts).swapaxes(1, 2)
-    value = head.value
-    keys, tilts, q = _as_keys(parts)
-    q = q.T.copy()
-    np.fill_diagonal(q, 0)
+    own = parts.own if split else whole(parts)
+    if not split:
+        np.fill_diagonal(share, 0)
+    last = blocks.query if split else blocks.diagonal
+    sizes = np.concatenate([blocks.keyed * share, last[None]])
+    if not parts.alone:
+        return Mixed(parts, own, share, False, sizes, slack)
+    head, value = parts.heads[0], parts.heads[0].value
+    keys, tilts, p = _as_keys(parts)
     means = -head.means @ value.T
-    terms = Terms(q, value.T, tilts, head.slopes, keys @ value.T, means, own)
+    terms = Terms(p * share, value, means, keys @ value.T, head.slopes, tilts, own)
     inputs = (value, head.slopes, head.matrix)
-    ceilings, slack = blocks.norms.sum(axis=1) * UP, blocks.rounding.sum(axis=1)
-    return _reduced(terms, ceilings, slack, (value.T,), inputs)
+    return _reduced(terms, sizes, slack, inputs, (value.T,))
+
+
+def outputs(parts: Parts, blocks: BlockNorms) -> AbstractSums:
+    """Outputs that are watched: transposed blocks."""
+    own = whole(parts).swapaxes(1, 2)
+    share = 1 - np.eye(len(own))
+    slack = blocks.rounding.sum(axis=1)
+    sizes = np.concatenate([blocks.keyed.T * share, blocks.diagonal[None]])
+    if not parts.alone:
+        return Mixed(parts, own, share, True, sizes, slack)
+    head, value = parts.heads[0], parts.heads[0].value
+    keys, tilts, p = _as_keys(parts)
+    means = -head.means @ value.T
+    terms = Terms(p.T * share, value.T, tilts, head.slopes, keys @ value.T, means, own)
+    inputs = (value, head.slopes, head.matrix)
+    return _reduced(terms, sizes, slack, (value.T,), inputs)
 
 
 def _as_keys(parts: Parts) -> tuple[NDArray, NDArray, NDArray]:
@@ -63,11 +68,11 @@ def _as_keys(parts: Parts) -> tuple[NDArray, NDArray, NDArray]:
             np.zeros((n, n)),
         )
     tilts = np.zeros((n, d)) if head.tilts is None else head.tilts
-    return head.keys, tilts, head.p.copy()
+    return head.keys, tilts, head.p
 
 
 def _reduced(
-    terms: Terms, ceilings: NDArray, slack: NDArray, inputs: tuple, results: tuple
+    terms: Terms, sizes: NDArray, slack: NDArray, inputs: tuple, results: tuple
 ) -> RankOne:
     """The family on the subspaces that its matrices see, where these are much smaller.
 
@@ -89,7 +94,7 @@ def _reduced(
         terms = terms._replace(matrix=cut[0].T, p=cut[1], p_own=cut[2], dense=dense)
         each = _norm(lost[0]) + longest[1] * (_longest(lost[1]) + _longest(lost[2]))
         slack = slack + (terms.q.sum(axis=0) * each + np.linalg.norm(lost[3], axis=(1, 2))) * UP
-    return RankOne(terms, ceilings, slack, seen)
+    return RankOne(terms, sizes, slack, seen)
 
 
 def _basis(rows: tuple, dense: NDArray) -> NDArray | None:

@@ -41,7 +41,6 @@ class Parts:
         after: Ψ (n, v, e), None for the identity.
         before: Φ (n, e, d), None for the identity.
         masked: whether a head sees the order of the tokens.
-        plain: whether the layer is attention alone, at most with a residual.
     """
 
     heads: tuple[Rows, ...]
@@ -49,7 +48,11 @@ class Parts:
     after: NDArray | None = None
     before: NDArray | None = None
     masked: bool = False
-    plain: bool = True
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one head, with nothing before or after it but residuals."""
+        return len(self.heads) == 1 and self.after is None and self.before is None
 
     @property
     def mixing(self) -> tuple[Rows, ...]:
@@ -101,14 +104,12 @@ def _of(layer: Any, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
     if isinstance(layer, Residual):
         inner = _of(layer.layer, mu, weights)
         own = inner.own + np.eye(mu.dimension)
-        return replace(inner, own=own, plain=inner.plain and not _has_residual(layer.layer))
+        return replace(inner, own=own)
     if isinstance(layer, (Stack, WeightShared)):
         return _stack(tuple(_layers(layer)), mu, weights)
+    if tokenwise(layer):
+        return Parts((), jacobians(layer, mu.points))
     raise UnreadableLayer(f"nothing is known of the derivative of a {type(layer).__name__}")
-
-
-def _has_residual(layer: Any) -> bool:
-    return not isinstance(layer, AbstractAttention)
 
 
 def _layers(layer: Stack | WeightShared) -> Iterator[Any]:
@@ -124,7 +125,7 @@ def _attention(layer: AbstractAttention, mu: EmpiricalMeasure, weights: NDArray)
     heads = tuple(rows(head, mu.points, weights) for head in known.heads)
     own = query_part(heads[0])
     for head in heads[1:]:
-        own += query_part(head)
+        own = own + query_part(head)
     return Parts(heads, own, masked=known.masked)
 
 
@@ -137,15 +138,17 @@ def _stack(layers: tuple, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
                 before = step if before is None else step @ before
             else:
                 after = step if found.after is None else step @ found.after
-                found = replace(found, own=step @ found.own, after=after, plain=False)
+                found = replace(found, own=step @ found.own, after=after)
         elif found is not None:
             raise UnreadableLayer("a layer with two attention sublayers has no closed form here")
         else:
             found = _of(layer, mu, weights)
             if before is not None:
                 inner = before if found.before is None else found.before @ before
-                found = replace(found, own=found.own @ before, before=inner, plain=False)
+                found = replace(found, own=found.own @ before, before=inner)
         mu = measure(moved(layer, mu, None), mu.log_weights)
-    if found is None:
-        raise UnreadableLayer("a layer without attention has no softmax rows")
+    if found is None:  # no attention: nothing reaches a token but from itself
+        return Parts(
+            (), np.tile(np.eye(mu.dimension), (mu.size, 1, 1)) if before is None else before
+        )
     return found

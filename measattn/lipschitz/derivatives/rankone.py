@@ -44,15 +44,13 @@ class RankOne(AbstractSums):
 
     Args:
         terms: its arrays.
-        ceilings: cheap upper bounds of the maxima (k,).
+        sizes: at least the norms of the terms and of K (m + 1, k).
         slack: what their rounding may add to each maximum (k,).
         basis: the directions of the whole space that u has coordinates in (d', d); None for all.
     """
 
-    def __init__(
-        self, terms: Terms, ceilings: NDArray, slack: NDArray, basis: NDArray | None = None
-    ):
-        self.terms, self.ceilings, self.slack, self.basis = terms, ceilings, slack, basis
+    def __init__(self, terms: Terms, sizes: NDArray, slack: NDArray, basis: NDArray | None = None):
+        self.terms, self.sizes, self.slack, self.basis = terms, sizes, slack, basis
         self.count, self.dimension = terms.q.shape[1], terms.matrix.shape[1]
         with jax.enable_x64(True):
             self._arrays = Terms(*(jnp.asarray(a) for a in terms))
@@ -60,10 +58,6 @@ class RankOne(AbstractSums):
     @property
     def chunk(self) -> int:
         return max(1, ENTRIES // self.dimension**2)
-
-    def sizes(self, index: NDArray) -> NDArray:
-        with jax.enable_x64(True):
-            return np.asarray(_sizes(self._of(index)))
 
     def norms(self, index: NDArray, u: NDArray) -> NDArray:
         with jax.enable_x64(True):
@@ -118,19 +112,6 @@ def _squares(a: Float[Array, "m e"], b: Float[Array, "k e"]) -> Float[Array, "m 
     """Squared lengths of all sums a + b."""
     own, other = jnp.sum(a * a, axis=1), jnp.sum(b * b, axis=1)
     return jnp.maximum(own[:, None] + other[None, :] + 2 * jnp.matmul(a, b.T), 0)
-
-
-@jax.jit
-def _sizes(t: Terms) -> Float[Array, "m k"]:
-    p, r = _squares(t.p, t.p_own), _squares(t.r, t.r_own)
-    pulled = jnp.matmul(t.p, t.matrix), jnp.matmul(t.p_own, t.matrix)
-    # tr L^T p r^T, for p and r sums of two
-    cross = jnp.matmul(pulled[0], t.r_own.T) + jnp.matmul(t.r, pulled[1].T)
-    cross += jnp.sum(pulled[0] * t.r, axis=1)[:, None]
-    cross += jnp.sum(pulled[1] * t.r_own, axis=1)[None, :]
-    square = jnp.sum(t.matrix**2)
-    whole = t.q * jnp.sqrt(jnp.maximum(square + 2 * cross + p * r, 1e-12 * (square + p * r)))
-    return jnp.concatenate([whole, jnp.sqrt(jnp.sum(t.dense**2, axis=(1, 2)))[None]])
 
 
 def _pushed(t: Terms, u: Array, p2: Array) -> tuple[Array, ...]:

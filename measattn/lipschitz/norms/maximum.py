@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from measattn.lipschitz.norms.problem import AbstractSums, unit
+from measattn.lipschitz.norms.problem import UP, AbstractSums, unit
 from measattn.lipschitz.norms.weights import certify, floored, improve
 
 RESTARTS = 64
@@ -80,7 +80,7 @@ class _State:
 
     def __init__(self, sums: AbstractSums, gap: float):
         self.sums, self.gap = sums, gap
-        self.upper = sums.ceilings + sums.slack
+        self.upper = sums.sizes.sum(axis=0) * UP + sums.slack
         if not np.all(np.isfinite(self.upper)):
             raise ValueError(
                 "the Jacobian of the layer at this measure has entries that are NaN or infinite: "
@@ -102,7 +102,7 @@ class _State:
     def bound(self, index: NDArray) -> None:
         if not len(index):
             return
-        w = floored(self.sums.norms(index, self.u[index]), self.sums.sizes(index))
+        w = floored(self.sums.norms(index, self.u[index]), self.sums.sizes[:, index])
         found = certify(self.sums, index, w)
         self.upper[index] = np.minimum(self.upper[index], found.upper)
         # a direction that the certificate points at is a start worth trying
@@ -121,7 +121,7 @@ class _State:
             self.bound(index)
             if self.upper[j] <= self.values.max() * (1 + self.gap):
                 continue
-            w = floored(self.sums.norms(index, self.u[index]), self.sums.sizes(index))[:, 0]
+            w = floored(self.sums.norms(index, self.u[index]), self.sums.sizes[:, index])[:, 0]
             upper, _, direction = improve(self.sums, j, w, self.values.max() * (1 + self.gap / 2))
             self.upper[j] = min(self.upper[j], upper)
             self._keep(index, *self.sums.ascend(index, direction[None], 50))

@@ -24,20 +24,16 @@ class AbstractSums(abc.ABC):
     Attributes:
         count: k.
         dimension: d.
-        ceilings: cheap upper bounds (k,) of the maxima, such as $\sum_t\|N_t\|$.
+        sizes: at least $\|N_t\|$, (m, k); 0 only where $N_t = 0$.
         slack: what the rounding of the matrices themselves may add to each maximum (k,).
         basis: where u has coordinates in a subspace of another space, its basis (d', d).
     """
 
     count: int
     dimension: int
-    ceilings: NDArray
+    sizes: NDArray
     slack: NDArray
     basis: NDArray | None = None
-
-    @abc.abstractmethod
-    def sizes(self, index: NDArray) -> NDArray:
-        r"""About $\|N_t\|_F$, (m, j) for j problems; 0 only where $N_t = 0$."""
 
     @abc.abstractmethod
     def norms(self, index: NDArray, u: NDArray) -> NDArray:
