@@ -70,7 +70,9 @@ def parts(layer: Any, mu: EmpiricalMeasure) -> Parts | None:
         ValueError: an atom sees no key.
     """
     try:
-        return _of(layer, mu, np.asarray(mu.weights, np.float64))
+        # what is not finite is found, and told with its atom, by who asked
+        with np.errstate(invalid="ignore", over="ignore"):
+            return _of(layer, mu, np.asarray(mu.weights, np.float64))
     except UnreadableLayer:
         return None
 

@@ -103,10 +103,12 @@ def rows(head: Head, points: Any, weights: NDArray) -> Rows:
             jnp.asarray(slopes), jnp.asarray(keys), jnp.asarray(bias + log_mass), allowed
         )
     p = np.asarray(p)
-    if not np.isfinite(normaliser).all():
+    bad = np.flatnonzero(~np.isfinite(np.asarray(normaliser)))
+    if len(bad):
         raise ValueError(
-            "mu and the mask leave an atom without any key of positive weight, or scores overflow: "
-            "its output and derivative are not defined"
+            f"mu and the mask must leave every atom a key of positive weight, and scores must be "
+            f"finite, but at atom {bad[0]} (of those with mass) they do not: drop that atom, widen "
+            "the mask, or scale the scores"
         )
     return Rows(
         p,
