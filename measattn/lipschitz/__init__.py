@@ -5,10 +5,14 @@ from measattn.lipschitz.catalogue import Bounds, Refused, bound, bounds, image
 from measattn.lipschitz.checker import Report, verify
 from measattn.lipschitz.domains import AbstractDomain, Ball, Box, Everywhere, Simplex, Sphere
 from measattn.lipschitz.forms import UnreadableLayer
+from measattn.lipschitz.local import local
+from measattn.lipschitz.moves import Anywhere, Split, Whole
 from measattn.lipschitz.results import (
     Bound,
     Estimate,
     Hypothesis,
+    LocalConstant,
+    Move,
     Witness,
 )
 from measattn.lipschitz.search import search
@@ -23,6 +27,7 @@ from measattn.lipschitz.theorems.theta import theta
 
 __all__ = [
     "AbstractDomain",
+    "Anywhere",
     "Ball",
     "Bound",
     "Bounds",
@@ -32,11 +37,15 @@ __all__ = [
     "Estimate",
     "Everywhere",
     "Hypothesis",
+    "LocalConstant",
+    "Move",
     "Refused",
     "Report",
     "Simplex",
     "Sphere",
+    "Split",
     "UnreadableLayer",
+    "Whole",
     "Witness",
     "bound",
     "bounds",
@@ -44,6 +53,7 @@ __all__ = [
     "contamination",
     "gibbs",
     "image",
+    "local",
     "parameters",
     "search",
     "theta",

@@ -6,7 +6,6 @@ before it return. All bounds are about coupling constants, which do have these p
 Source: the setting, T1 and T2 of docs/theory-lipschitz.md.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -20,7 +19,7 @@ from measattn.kernel import AbstractDiracKernel, Stack
 from measattn.layer import Residual, WeightShared
 from measattn.lipschitz.domains import AbstractDomain, Ball
 from measattn.lipschitz.forms import Form, form
-from measattn.lipschitz.results import Bound, Hypothesis
+from measattn.lipschitz.results import Bound, Hypothesis, metric_name
 from measattn.lipschitz.space import common_dimension
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable, Theorem
 from measattn.lipschitz.theorems.base import UP, norm
@@ -100,7 +99,7 @@ def bound(
         hypotheses=hypotheses,
         p=question.p,
         domain=domain,
-        metric=_metric(masked, question.p),
+        metric=metric_name(masked, question.p),
     )
 
 
@@ -139,7 +138,7 @@ def bounds(
                 hypotheses=answers[0][1],
                 p=question.p,
                 domain=domain,
-                metric=_metric(known.masked, question.p),
+                metric=metric_name(known.masked, question.p),
             )
         )
     return Bounds(tuple(rows))
@@ -182,11 +181,6 @@ class _Answer(NamedTuple):
     theorems: tuple[Theorem, ...]
     hypotheses: tuple[Hypothesis, ...]
     masked: bool = False
-
-
-def _metric(masked: bool, p: float) -> str:
-    name = "W_inf" if math.isinf(p) else f"W{p:g}"
-    return f"{name}, position-wise" if masked else name
 
 
 def _question(
