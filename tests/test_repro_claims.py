@@ -26,6 +26,19 @@ STATEMENTS = {
     "max-entropy",
     "gibbs-lipschitz",
     "projection-lipschitz",
+    "lookup-lipschitz",
+    "column-mass",
+    "w1-constant",
+    "attention-lipschitz",
+    "misspecified-input",
+    "rd-decaying",
+    "kim-not-lipschitz",
+    "kim-l2",
+    "castin-root-n",
+    "castin-mean-field",
+    "yudin-local",
+    "nair-half",
+    "essay-contractive",
     "note-theorem1",
     "note-theorem2",
     "note-theorem3",
@@ -105,6 +118,14 @@ BROKEN = {
         "n = ma.boltzmann_gibbs\n"
         "def broken(log_g, mu):\n    return n(lambda y: 1.02 * log_g(y), mu)\n"
         "ma.boltzmann_gibbs = broken",
+    ),
+    "constants of attention that are two percent too small": (
+        "attention-lipschitz",
+        "import dataclasses\nn = ma.lipschitz.bound\n"
+        "def broken(*arguments, **names):\n"
+        "    found = n(*arguments, **names)\n"
+        "    return dataclasses.replace(found, value=0.98 * found.value)\n"
+        "ma.lipschitz.bound = broken",
     ),
 }
 

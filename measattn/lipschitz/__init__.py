@@ -1,14 +1,18 @@
 """Lipschitz constants of attention in Wasserstein distance, from both sides."""
 
 from measattn.lipschitz.bracket import Bracket, bracket
-from measattn.lipschitz.catalogue import Bounds, Refused, bound, bounds
+from measattn.lipschitz.catalogue import Bounds, Refused, bound, bounds, image
 from measattn.lipschitz.checker import Report, verify
 from measattn.lipschitz.domains import AbstractDomain, Ball, Box, Everywhere, Simplex, Sphere
 from measattn.lipschitz.forms import UnreadableLayer
+from measattn.lipschitz.local import local
+from measattn.lipschitz.moves import Anywhere, Split, Whole
 from measattn.lipschitz.results import (
     Bound,
     Estimate,
     Hypothesis,
+    LocalConstant,
+    Move,
     Witness,
 )
 from measattn.lipschitz.search import search
@@ -23,6 +27,7 @@ from measattn.lipschitz.theorems.theta import theta
 
 __all__ = [
     "AbstractDomain",
+    "Anywhere",
     "Ball",
     "Bound",
     "Bounds",
@@ -32,17 +37,23 @@ __all__ = [
     "Estimate",
     "Everywhere",
     "Hypothesis",
+    "LocalConstant",
+    "Move",
     "Refused",
     "Report",
     "Simplex",
     "Sphere",
+    "Split",
     "UnreadableLayer",
+    "Whole",
     "Witness",
     "bound",
     "bounds",
     "bracket",
     "contamination",
     "gibbs",
+    "image",
+    "local",
     "parameters",
     "search",
     "theta",

@@ -6,7 +6,6 @@ before it return. All bounds are about coupling constants, which do have these p
 Source: the setting, T1 and T2 of docs/theory-lipschitz.md.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -18,13 +17,14 @@ from numpy.typing import NDArray
 from measattn.attention import AbstractAttention
 from measattn.kernel import AbstractDiracKernel, Stack
 from measattn.layer import Residual, WeightShared
-from measattn.lipschitz.domains import AbstractDomain
+from measattn.lipschitz.domains import AbstractDomain, Ball
 from measattn.lipschitz.forms import Form, form
-from measattn.lipschitz.results import Bound, Hypothesis
+from measattn.lipschitz.results import Bound, Hypothesis, metric_name
 from measattn.lipschitz.space import common_dimension
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable, Theorem
 from measattn.lipschitz.theorems.base import UP, norm
-from measattn.lipschitz.theorems.tokenwise import ROUNDING, constant, image
+from measattn.lipschitz.theorems.tokenwise import ROUNDING, constant
+from measattn.lipschitz.theorems.tokenwise import image as image_of_map
 
 
 class Refused(NamedTuple):
@@ -99,7 +99,7 @@ def bound(
         hypotheses=hypotheses,
         p=question.p,
         domain=domain,
-        metric=_metric(masked, question.p),
+        metric=metric_name(masked, question.p),
     )
 
 
@@ -138,10 +138,27 @@ def bounds(
                 hypotheses=answers[0][1],
                 p=question.p,
                 domain=domain,
-                metric=_metric(known.masked, question.p),
+                metric=metric_name(known.masked, question.p),
             )
         )
     return Bounds(tuple(rows))
+
+
+def image(layer: Any, domain: AbstractDomain, *, dimension: int | None = None) -> Ball:
+    r"""A ball that holds $f(\mu, x)$ for all points x of a domain and all measures μ on it.
+
+    The arguments are those of `bound`.
+
+    Raises:
+        ValueError: a domain without bound, or a layer that cannot be read.
+
+    Source: the setting and T2 of docs/theory-lipschitz.md.
+    """
+    question = _question(layer, domain, 1, None, dimension)
+    radius, centre = _image(layer, question.radius, question.centre)
+    if not math.isfinite(radius):
+        raise ValueError(f"the images of {domain} lie in no ball that is known: give a Ball")
+    return Ball(max(radius, np.finfo(float).tiny), centre)
 
 
 @dataclass(frozen=True)
@@ -164,11 +181,6 @@ class _Answer(NamedTuple):
     theorems: tuple[Theorem, ...]
     hypotheses: tuple[Hypothesis, ...]
     masked: bool = False
-
-
-def _metric(masked: bool, p: float) -> str:
-    name = "W_inf" if math.isinf(p) else f"W{p:g}"
-    return f"{name}, position-wise" if masked else name
 
 
 def _question(
@@ -261,7 +273,7 @@ def _image(layer: Any, radius: float, centre: NDArray) -> tuple[float, NDArray]:
         inner_radius, inner_centre = _image(layer.layer, radius, centre)
         return (radius + inner_radius) * UP, centre + inner_centre
     if isinstance(layer, AbstractDiracKernel):
-        return image(layer, radius, centre)
+        return image_of_map(layer, radius, centre)
     size, middle = 0.0, 0.0
     for head in form(layer, len(centre)).heads:
         reach, about = radius, centre

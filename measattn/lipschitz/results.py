@@ -4,7 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from numpy.typing import NDArray
+
 from measattn.lipschitz.domains import AbstractDomain
+from measattn.lipschitz.moves import Moves
 from measattn.measure import EmpiricalMeasure
 
 
@@ -89,6 +92,73 @@ class Estimate:
         kind = "attained" if self.exact else "attained up to the rounding of the layer"
         name = f"Lip(W{order_name(self.p)})"
         return f"{name} >= {self.value:.6g} on {self.domain} ({kind}; {self.found})"
+
+
+class Move(NamedTuple):
+    r"""What a local constant is attained by.
+
+    Attributes:
+        atom: p = 1: the number of the atom that moves; p = ∞: that of the output that is watched;
+            None for p = 2, where all atoms move, and for a point that is no atom.
+        point: where that atom is (d,); the points of all atoms (n, d) for p = 2.
+        direction: p = 1: the unit vector u along which it moves (d,); p = ∞: the unit vector w
+            along which the output is watched (v,): atom j moves along $J_{ij}^\top w$; p = 2: the
+            displacements of all atoms (n, d), with $\sum_i\omega_i|\varepsilon_i|^2 = 1$.
+    """
+
+    atom: int | None
+    point: NDArray
+    direction: NDArray
+
+
+@dataclass(frozen=True)
+class LocalConstant:
+    """The Lipschitz constant of a layer near one measure, from both sides.
+
+    Attributes:
+        value: attained by ``witness`` in the limit of small steps; an allowance for the rounding of
+            float64 is taken off.
+        upper: certified for the class ``moves``, that allowance included; infinite where nothing is
+            certified.
+        p: the order of the metric.
+        moves: which measures compete: `Whole`, `Split` or `Anywhere`.
+        metric: $W_p$, or the position-wise metric of masked layers.
+        witness: what moves, and in which direction.
+        probability: with which ``upper`` holds: 1 if it is deterministic.
+        schur: for p = 2 the deterministic bound of the weighted Schur test, beside; else NaN.
+        how: what each number is, and how it was found, in full sentences.
+    """
+
+    value: float
+    upper: float
+    p: float
+    moves: Moves
+    metric: str
+    witness: Move = field(repr=False)
+    probability: float = 1.0
+    schur: float = math.nan
+    how: str = field(default="", repr=False)
+
+    @property
+    def ratio(self) -> float:
+        """Upper over value; infinite if nothing is attained or certified."""
+        return self.upper / self.value if self.value > 0 else math.inf
+
+    def __repr__(self) -> str:
+        upper = "nothing certified above"
+        if math.isfinite(self.upper):
+            trust = "certified"
+            if self.probability < 1:
+                trust = f"certified with probability 1 - {1 - self.probability:.0e}"
+            upper = f"<= {self.upper:.6g} ({trust})"
+        name = f"local Lip({self.metric}), {self.moves}"
+        return f"{name}: >= {self.value:.6g} (attained), {upper}"
+
+
+def metric_name(masked: bool, p: float) -> str:
+    """What a metric is called: W1, W2, W_inf, or the position-wise one of masked layers."""
+    name = "W_inf" if math.isinf(p) else f"W{p:g}"
+    return f"{name}, position-wise" if masked else name
 
 
 def order_name(p: float) -> str:

@@ -57,7 +57,9 @@ def curve(
     else:
         axes.plot(x, y, color=ACCENTS[0], alpha=0.6, label=names[1])
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        shown = y if bound is None else np.append(y, np.asarray(bound))
+        # within a decade few ticks are powers of ten; beyond it the others would crowd
+        axes.yaxis.set_minor_formatter("{x:g}" if shown.max() < 10 * shown.min() else "")
     if bound is not None:
         axes.plot(x, np.asarray(bound), "--", color=ACCENTS[1], label="bound")
     axes.legend()

@@ -1,0 +1,97 @@
+r"""How fast the tokens of one sequence collapse: proved from above, layer by layer.
+
+Without a mask and with bilinear scores, $\kappa_h = \|A_h\|$, the diameter D of a cloud of tokens
+becomes at most
+
+$$ D' \le \sum_h \|V_h\|\, D \tanh(\kappa_h D^2/4), $$
+
+and attention matrices P of clouds with the diameters $D_1, \dots, D_t$ multiply to a matrix near
+one of rank one,
+
+$$ \min_\pi \|P_t\cdots P_1 - 1\pi^\top\|_{\infty\to\infty} \le
+   2\prod_l \tanh(\kappa_l D_l^2/4). $$
+
+Source: C4 and C8 of docs/theory-dynamics.md; the collapse is that of Dong, Cordonnier & Loukas,
+arXiv 2103.03404, with the constant of the A2 of docs/theory.md.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measattn.lipschitz.forms import Dot, Form, Head, form
+
+UP = 1 + 1e-10
+"""Norms of float64 are inflated by this factor."""
+
+
+def diameter_bound(layer: Any, diameter: float, steps: int, *, dimension: int) -> NDArray:
+    r"""Certified upper bounds of the diameters $D_0, D_1, \dots, D_T$ of a weight-shared stack.
+
+    Args:
+        layer: self-attention with bilinear scores, one or several heads, without mask; with a
+            residual the bound of each step grows by D.
+        diameter: $D_0$.
+        steps: T.
+        dimension: d.
+
+    Raises:
+        ValueError: another layer, or a diameter that is not positive.
+
+    Source: C4 of docs/theory-dynamics.md.
+    """
+    known = _unmasked(layer, dimension)
+    if not 0 <= diameter < math.inf:
+        raise ValueError(f"diameter must be a finite length, got {diameter!r}")
+    out = [float(diameter)]
+    for _ in range(steps):
+        inner = sum(_norm(head.value) * _mixing(head, out[-1]) for head in known.heads)
+        out.append(out[-1] * (inner + float(known.residual)) * UP)
+    return np.asarray(out)
+
+
+def rank_one_bound(layers: Sequence[Any], diameters: Sequence[float], *, dimension: int) -> float:
+    r"""The bound of C8 for one head in each layer, at clouds of the given diameters.
+
+    Args:
+        layers: self-attention layers of one head, with bilinear scores and without mask.
+        diameters: of the cloud that each of them sees, of the same length.
+        dimension: d.
+
+    Raises:
+        ValueError: another layer, or lengths that differ.
+
+    Source: C8 of docs/theory-dynamics.md.
+    """
+    if len(layers) != len(diameters):
+        raise ValueError(f"one diameter for each layer: got {len(diameters)} and {len(layers)}")
+    product = 2.0
+    for layer, size in zip(layers, diameters, strict=True):
+        heads = _unmasked(layer, dimension).heads
+        if len(heads) != 1:
+            raise ValueError(f"layers must have one head, got {len(heads)}: take them one by one")
+        product *= _mixing(heads[0], float(size))
+    return product
+
+
+def _mixing(head: Head, diameter: float) -> float:
+    """The total variation between two rows of the softmax, from above (A2)."""
+    if not isinstance(head.score, Dot):
+        raise ValueError("scores must be bilinear: the collapse of Gaussian ones has no bound here")
+    return math.tanh(_norm(head.score.matrix) * diameter**2 / 4) * UP
+
+
+def _norm(matrix: NDArray) -> float:
+    return float(np.linalg.norm(matrix, 2)) * UP
+
+
+def _unmasked(layer: Any, dimension: int) -> Form:
+    known = form(layer, dimension)
+    if known.masked or any(head.memory is not None for head in known.heads):
+        raise ValueError(
+            "layer must be self-attention without mask: rows of different support do not mix"
+        )
+    return known

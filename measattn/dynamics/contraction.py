@@ -1,0 +1,123 @@
+r"""When a weight-shared stack is a contraction, and how far it then is from its limit.
+
+If a layer maps a ball into itself and has a coupling constant q < 1 there, then it has one
+invariant cloud of tokens $X^*$ in the ball, and for every X there, in
+$\|X\|_p = (\sum_i\omega_i|x_i|^p)^{1/p}$,
+
+$$ \|X - X^*\|_p \le \frac{\|X - F(X)\|_p}{1 - q}, \qquad W_p(\mu, \mu^*) \le \|X - X^*\|_p . $$
+
+Source: C1, C5 and C6 of docs/theory-dynamics.md.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measattn.dynamics.injection import Injected
+from measattn.lipschitz import Ball, Bound, bound, image
+from measattn.measure import EmpiricalMeasure
+from measattn.points import state
+
+GROWTH = 100
+"""How often a ball is enlarged before it is given up."""
+
+ORDERS = (1, 2, math.inf)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A proof that a layer is a contraction of the token clouds in a ball.
+
+    Attributes:
+        value: q < 1.
+        p: the order of the norm.
+        domain: the ball, which the layer maps into itself.
+        bound: the theorem that gives q.
+    """
+
+    value: float
+    p: float
+    domain: Ball
+    bound: Bound
+
+    def __repr__(self) -> str:
+        metric = self.bound.metric
+        where = f"a ball of radius {self.domain.radius:.4g}"
+        return f"contraction by {self.value:.6g} in {metric} on {where} ({self.bound.theorem})"
+
+
+class NotProved(ValueError):
+    """The catalogue does not prove that a layer is a contraction; the message says why."""
+
+
+def contraction(layer: Any, mu: EmpiricalMeasure, p: float | int = 1) -> Contraction:
+    r"""The proof that a layer contracts near a measure.
+
+    A ball about the origin is enlarged until it holds the support of ``mu`` and its own image.
+
+    Args:
+        layer: a layer, also an `Injected` one.
+        mu: a measure.
+        p: the order of the metric.
+
+    Raises:
+        NotProved: no ball that the layer maps into itself was found, or no q < 1 on it.
+
+    Source: C1 and C5 of docs/theory-dynamics.md.
+    """
+    points = np.asarray(state(mu.points), np.float64)
+    log_weights = np.asarray(mu.log_weights, np.float64)
+    inner, pushed = layer, 0.0
+    if isinstance(layer, Injected):
+        inner, pushed = layer.layer, reach(layer.inputs)
+    equal = mu.size if np.ptp(log_weights) == 0 else None
+    try:
+        domain = _invariant(inner, reach(points[log_weights > -np.inf]), pushed, mu.dimension)
+        known = bound(inner, domain, p, atoms=equal, dimension=mu.dimension)
+    except NotProved:
+        raise
+    except ValueError as reason:
+        raise NotProved(f"no theorem speaks of the layer: {reason}") from reason
+    if not known.value < 1:
+        raise NotProved(f"the smallest bound is {known.value:.4g} on {domain} ({known.theorem})")
+    return Contraction(known.value, float(p), domain, known)
+
+
+def reach(points: Any) -> float:
+    """The largest norm of a row, from above."""
+    lengths = np.linalg.norm(np.asarray(points, np.float64), axis=1)
+    return float(lengths.max()) * (1 + 1e-12)
+
+
+def _invariant(layer: Any, radius: float, pushed: float, dimension: int) -> Ball:
+    """A ball about the origin that holds its image, from a radius on."""
+    radius = max(radius, np.finfo(float).tiny)
+    before = None
+    for _ in range(GROWTH):
+        ball = Ball(radius)
+        sent = image(layer, ball, dimension=dimension)
+        needed = (sent.radius + float(np.linalg.norm(sent.centre)) + pushed) * (1 + 1e-12)
+        if needed <= radius:
+            return ball
+        # images grow at most linearly: the line through two of them says where they end
+        slope = 1.0 if before is None else (needed - before[1]) / (radius - before[0])
+        before, radius = (radius, needed), needed
+        if 0 <= slope < 1:
+            radius = max(needed, (needed - slope * before[0]) / (1 - slope)) * (1 + 1e-9)
+        if not math.isfinite(radius):
+            break
+    raise NotProved("the layer maps no ball about the origin into itself, as far as is known")
+
+
+def norm(p: float, moves: NDArray, weights: NDArray) -> float:
+    r"""$(\sum_i\omega_i|m_i|^p)^{1/p}$, from above."""
+    lengths = np.linalg.norm(np.asarray(moves, np.float64), axis=1)
+    lengths = lengths[weights > 0]
+    if math.isinf(p):
+        return float(lengths.max()) * (1 + 1e-12)
+    scale = max(float(lengths.max()), np.finfo(float).tiny)
+    mean = np.sum(weights[weights > 0] * (lengths / scale) ** p)
+    return scale * float(mean) ** (1 / p) * (1 + 1e-12)

@@ -1,0 +1,66 @@
+"""Derivatives of an equilibrium, by the implicit function theorem."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from measattn.checks import float_array
+from measattn.dynamics.injection import Injected
+from measattn.kernel import moved
+from measattn.measure import measure
+
+
+def equilibrium_points(
+    layer: Any,
+    inputs: Any,
+    *,
+    log_weights: Any = None,
+    solver: Any = None,
+    linear_solver: Any = None,
+    steps: int = 256,
+) -> Float[Array, "n d"]:
+    r"""The states $X^*$ with $x_i = u_i + f(\mu, x_i)$, differentiable in the layer and in u.
+
+    Under `jax.jit` and `jax.grad`; the derivative solves $(I - \partial_XF)^\top w = g$ instead of
+    going back through the steps, so its memory does not grow with them.
+
+    Args:
+        layer: f.
+        inputs: $u$, (n, d).
+        log_weights: of the atoms; equal by default.
+        solver: any solver of optimistix; `Anderson` to the precision of the dtype by default.
+        linear_solver: any solver of lineax; GMRES by default.
+        steps: the most steps of the solver.
+
+    Raises:
+        RuntimeError: at run time, where the solver or the linear solver does not converge.
+
+    Source: Bai, Kolter & Koltun, *Deep equilibrium models*, arXiv 1909.01377; C5 of
+        docs/theory-dynamics.md.
+    """
+    import lineax as lx
+    import optimistix as optx
+
+    from measattn.dynamics.anderson import Anderson
+
+    inputs = float_array("inputs (n, d)", inputs, 2)
+    if log_weights is None:
+        log_weights = jnp.zeros(len(inputs), inputs.dtype)
+    small = float(jnp.finfo(inputs.dtype).eps) * 64
+    solver = Anderson(rtol=small, atol=small) if solver is None else solver
+    linear_solver = lx.GMRES(rtol=small, atol=small) if linear_solver is None else linear_solver
+
+    def image(x: Array, args: tuple) -> Array:
+        layer, inputs, log_weights = args
+        return moved(Injected(layer, inputs), measure(x, log_weights))
+
+    solution = optx.fixed_point(
+        image,
+        solver,
+        inputs,
+        (layer, inputs, log_weights),
+        max_steps=steps,
+        adjoint=optx.ImplicitAdjoint(linear_solver=linear_solver),
+    )
+    return solution.value

@@ -1,0 +1,43 @@
+r"""Input injection: a layer whose equilibrium remembers its input."""
+
+from typing import Any
+
+from jaxtyping import Array, Float, PyTree
+
+from measattn.checks import float_array
+from measattn.kernel import AbstractNonlinearKernel, moved
+from measattn.layer import Layer
+from measattn.measure import EmpiricalMeasure
+from measattn.points import state, with_state
+
+
+class Injected(AbstractNonlinearKernel):
+    r"""$x_i \mapsto u_i + f(\mu, x_i)$: each atom is given its own input again at every step.
+
+    Args:
+        layer: f, a layer that keeps the dimension of states.
+        inputs: $u$, (n, d), one for each atom.
+
+    Source: C5 of docs/theory-dynamics.md; the weight-tied input-injected layer of Bai, Kolter &
+        Koltun, *Deep equilibrium models*, arXiv 1909.01377.
+    """
+
+    layer: Layer
+    inputs: Float[Array, "n d"]
+
+    def __init__(self, layer: Layer, inputs: Any):
+        self.layer, self.inputs = layer, float_array("inputs (n, d)", inputs, 2)
+
+    def push(self, mu: EmpiricalMeasure, block: PyTree | None = None) -> PyTree:
+        if block is not None:
+            raise ValueError(
+                "inputs belong to the atoms of a measure: an injected layer moves these, mu @ "
+                "layer, and no other points"
+            )
+        if self.inputs.shape != state(mu.points).shape:
+            raise ValueError(
+                f"inputs must have one row for each atom, got {self.inputs.shape} for states of "
+                f"shape {state(mu.points).shape}"
+            )
+        out = moved(self.layer, mu)
+        return with_state(out, self.inputs.astype(mu.dtype) + state(out))

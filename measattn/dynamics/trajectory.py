@@ -1,0 +1,191 @@
+r"""The path of a measure through a deep weight-shared stack, $\mu_{t+1} = \mu_t K_{\mu_t}$.
+
+Source: the infinitely deep self-attention of [VBT20] is the limit of such paths.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from measattn.checks import number
+from measattn.dynamics.observables import Observed, clusters, diameter, radius
+from measattn.dynamics.rate import Rate, fit_rate
+from measattn.dynamics.steps import advance, check_layer
+from measattn.measure import EmpiricalMeasure, measure, states
+from measattn.wasserstein import w1
+
+CHUNK = 2**26
+"""Bytes of states that one scan may return."""
+
+LONGEST = 256
+"""The most steps of one scan, so that progress is seen."""
+
+BRACKET = ("value", "lower", "upper")
+
+WIDTH = 0.05
+"""The bandwidth of clusters, as a part of the first diameter."""
+
+Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    r"""Measures $\mu_0, \mu_1, \dots, \mu_T$, and what was seen of them.
+
+    Attributes:
+        steps: T, how many steps were made.
+        kept: some of the measures by their step, the first and the last among them.
+        w1: $W_1(\mu_{t-1}, \mu_t)$, (T,), attained by a plan; empty if it was not asked for.
+        lower: certified from below (T,).
+        upper: certified from above (T,).
+        radius: of each measure (T + 1,), likewise empty if it was not asked for.
+        diameter: likewise.
+        clusters: their effective number, likewise.
+        status: in full sentences, whether all steps were made.
+    """
+
+    steps: int
+    kept: dict[int, EmpiricalMeasure] = field(repr=False)
+    w1: NDArray = field(repr=False)
+    lower: NDArray = field(repr=False)
+    upper: NDArray = field(repr=False)
+    radius: NDArray = field(repr=False)
+    diameter: NDArray = field(repr=False)
+    clusters: NDArray = field(repr=False)
+    status: str
+
+    def __getitem__(self, step: int) -> EmpiricalMeasure:
+        at = step if step >= 0 else self.steps + 1 + step
+        if at not in self.kept:
+            raise KeyError(f"step {step} was not kept: pass keep=[{step}] or keep='all' to iterate")
+        return self.kept[at]
+
+    def __iter__(self) -> Iterator[EmpiricalMeasure]:
+        return (self.kept[step] for step in sorted(self.kept))
+
+    def rate(self) -> Rate:
+        """The fitted factor by which W1 steps shrink.
+
+        Raises:
+            ValueError: no distances, or too few above rounding.
+        """
+        if len(self.w1) == 0:
+            raise ValueError("the trajectory has no distances: pass distances=True to iterate")
+        return fit_rate(self.w1, float(np.max(self.upper - self.lower)))
+
+    def __repr__(self) -> str:
+        seen = ""
+        if len(self.w1):
+            seen = f", last W1 step {self.w1[-1]:.4g}"
+        if len(self.diameter):
+            seen += f", diameter {self.diameter[0]:.4g} to {self.diameter[-1]:.4g}"
+        return f"Trajectory({self.steps} steps{seen}: {self.status})"
+
+
+def iterate(
+    layer: Any,
+    mu: EmpiricalMeasure,
+    steps: int | float,
+    *,
+    distances: bool = True,
+    observe: bool = True,
+    keep: Iterable[int] | str = (),
+    bandwidth: float | int | None = None,
+    tol: float | int = 1e-9,
+    watch: Watch | None = None,
+) -> Trajectory:
+    r"""Apply a layer again and again, $\mu_{t+1} = \mu_t K_{\mu_t}$.
+
+    The steps run in compiled scans. Distances are exact and certified, each started from the plan
+    and the potentials of the one before.
+
+    Args:
+        layer: a layer that keeps the dimension of states.
+        mu: $\mu_0$.
+        steps: T.
+        distances: compute $W_1(\mu_{t-1},\mu_t)$ between the laws of the states.
+        observe: record radius, diameter and the effective number of clusters.
+        keep: the steps whose measures are kept besides the first and the last; "all" keeps all.
+        bandwidth: of the clusters; 0.05 times the diameter of ``mu`` by default.
+        tol: of the distances, as for `wasserstein.w1`.
+        watch: called as ``watch(step, steps)`` on the way.
+
+    Raises:
+        ValueError: a layer that changes the dimension, or steps that is no whole number.
+
+    A state that is not finite ends the path; the last good measure is kept, ``status`` says where.
+    """
+    check_layer(layer, mu)
+    steps = _count("steps", steps)
+    wanted = set(range(steps + 1)) if keep == "all" else {int(step) for step in keep}
+    look = _Look(_bandwidth(mu, bandwidth) if observe else None, distances or bool(wanted))
+    kept, solutions, looks = {0: mu}, [], [_first(look, mu)]
+    size = min(LONGEST, max(1, CHUNK // (mu.size * mu.dimension * mu.dtype.itemsize)))
+    done, last, status = 0, mu, "All steps were made."
+    while done < steps:
+        count = min(size, steps - done)
+        points, finite, (path, seen) = advance(layer, last.points, mu.log_weights, count, look)
+        good = int(np.sum(finite))
+        looks.append(jax.tree.map(lambda a, good=good: np.asarray(a)[:good], seen))
+        for k in range(good) if look.path else ():
+            nu = measure(jax.tree.map(lambda a, k=k: a[k], path), mu.log_weights)
+            if distances:
+                start = solutions[-1] if solutions else None
+                solutions.append(w1(states(last), states(nu), tol=tol, start=start))
+            if done + k + 1 in wanted:
+                kept[done + k + 1] = nu
+            last = nu
+            if watch is not None and k + 1 < good:
+                watch(done + k + 1, steps)
+        done, last = done + good, measure(points, mu.log_weights)
+        if watch is not None:
+            watch(done, steps)
+        if good < count:
+            status = f"Step {done + 1} has states that are not finite; step {done} is the last."
+            break
+    kept[done] = last
+    w1s, lower, upper = (
+        np.asarray([getattr(each, name) for each in solutions]) for name in BRACKET
+    )
+    seen = Observed(*(np.concatenate(part).reshape(-1) for part in zip(*looks, strict=True)))
+    return Trajectory(
+        done, kept, w1s, lower, upper, seen.radius, seen.diameter, seen.clusters, status
+    )
+
+
+class _Look(eqx.Module):
+    """What is recorded of each measure: its points, and what is observed."""
+
+    bandwidth: Array | None
+    path: bool = eqx.field(static=True)
+
+    def __call__(self, mu: EmpiricalMeasure) -> tuple:
+        seen = Observed(*[jnp.zeros(0)] * 3)
+        if self.bandwidth is not None:
+            seen = Observed(radius(mu), diameter(mu), clusters(mu, self.bandwidth))
+        return (mu.points if self.path else None), seen
+
+
+def _first(look: _Look, mu: EmpiricalMeasure) -> Observed:
+    return jax.tree.map(lambda a: np.asarray(a)[None], eqx.filter_jit(look)(mu)[1])
+
+
+def _bandwidth(mu: EmpiricalMeasure, bandwidth: Any) -> Array:
+    if bandwidth is not None:
+        return number("bandwidth", bandwidth, positive=True).astype(mu.dtype)
+    wide = WIDTH * diameter(mu)
+    return jnp.where(wide > 0, wide, 1)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+    return int(value)

@@ -1,0 +1,94 @@
+"""Local constants of layers whose derivative has a closed form."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from measattn.lipschitz.derivatives.blocks import BlockNorms
+from measattn.lipschitz.derivatives.families import columns, outputs
+from measattn.lipschitz.derivatives.operator import Operator
+from measattn.lipschitz.derivatives.parts import Parts
+from measattn.lipschitz.moves import Moves, Split, Whole
+from measattn.lipschitz.norms.lanczos import spectral_norm
+from measattn.lipschitz.norms.maximum import maximise
+from measattn.lipschitz.norms.problem import UP
+from measattn.lipschitz.norms.schur import schur
+from measattn.lipschitz.results import LocalConstant, Move, metric_name
+from measattn.measure import EmpiricalMeasure
+from measattn.points import state
+
+
+def sums(
+    derivative: Parts,
+    blocks: BlockNorms,
+    weights: NDArray,
+    mu: EmpiricalMeasure,
+    p: float,
+    moves: Moves,
+    tol: float,
+) -> LocalConstant:
+    """For p = 1 and infinity: the largest of many sums of norms."""
+    if math.isinf(p):
+        family = outputs(derivative, blocks)
+    else:
+        family = columns(derivative, weights, blocks, isinstance(moves, Split))
+    best = maximise(family, tol)
+    x = np.asarray(state(mu.points))
+    return LocalConstant(
+        value=max(best.value - float(family.slack[best.problem]), 0.0),
+        upper=best.upper,
+        p=p,
+        moves=moves,
+        metric=metric_name(derivative.masked, p),
+        witness=Move(best.problem, x[best.problem], best.direction),
+        how=(
+            "value is attained by the witness, found by the generalised power method at all atoms; "
+            "upper is certified by the eigenvalue certificate G3 or a row bound at every atom"
+            + (f", with improved weights at {best.refined}." if best.refined else ".")
+        ),
+    )
+
+
+def euclidean(
+    derivative: Parts,
+    blocks: BlockNorms,
+    weights: NDArray,
+    mu: EmpiricalMeasure,
+    tol: float,
+    failure: float,
+    rng: np.random.Generator,
+) -> LocalConstant:
+    """For p = 2: the spectral norm."""
+    root = np.sqrt(weights)
+    share = root[:, None] / root[None, :]
+    norms, off = share * blocks.norms, share * blocks.rounding
+    # Schur's test with equal vectors bounds what rounding adds
+    rounding = math.sqrt(off.sum(axis=0).max() * off.sum(axis=1).max()) * UP
+    operator = Operator(derivative, weights)
+    found = spectral_norm(operator, rng, 1 + 0.95 * tol, failure)
+    test = schur(norms) + rounding
+    certain = found.probability == 0 or test <= found.upper + rounding
+    x = np.asarray(state(mu.points))
+    direction = found.direction.reshape(len(x), -1) / root[:, None]
+    if found.probability == 0:
+        reason = "upper is certified by a Cholesky factor (G4)."
+    elif certain:
+        reason = "upper is certified by the weighted Schur test (G4)."
+    else:
+        reason = (
+            f"upper holds with the stated probability, over the random start, by {found.steps} "
+            "steps of Lanczos (G4); rounding is allowed for, not proved; schur is certified "
+            "without chance."
+        )
+    return LocalConstant(
+        value=max(found.value - rounding, 0.0),
+        upper=min(found.upper + rounding, test),
+        p=2.0,
+        moves=Whole(),
+        metric=metric_name(derivative.masked, 2.0),
+        witness=Move(None, x, direction),
+        probability=1.0 if certain else 1 - found.probability,
+        schur=test,
+        how="value is attained by the witness, a singular vector of the Jacobian; " + reason,
+    )

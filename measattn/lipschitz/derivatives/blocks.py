@@ -1,0 +1,140 @@
+r"""Upper bounds of the norms of all blocks $J_{ij}$ of a derivative, and of their rounding.
+
+For one head a block is a multiple of $N = V + pr^\top$. With $\hat r = r/|r|$, $m = N\hat r$ and
+$\alpha = |m|$, $\beta = |V^\top m - \hat r\langle\hat r, V^\top m\rangle|$,
+
+$$ \|N\|^2 \le \lambda_{\max}\begin{pmatrix}\alpha^2 & \beta\\ \beta & \|V\|^2\end{pmatrix}, $$
+
+because N is V on the complement of r. Heads are added, maps before and after multiply.
+Source: B7 of docs/theory.md.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from measattn.lipschitz.derivatives.parts import Parts
+from measattn.lipschitz.derivatives.rows import Rows
+from measattn.lipschitz.norms.problem import UNIT, UP
+
+AUTODIFF = 1e-11
+"""The relative rounding assumed of Jacobians by automatic differentiation, and of dense sums."""
+
+
+class BlockNorms(NamedTuple):
+    """At least the norms of all blocks as computed, and of what rounding may add to them.
+
+    Attributes:
+        keyed: of what reaches output i through atom j as a key (n, n).
+        query: of what reaches an output from its own atom otherwise (n,).
+        diagonal: of both together (n,).
+        rounding: what rounding may add to the block (i, j) in norm (n, n).
+    """
+
+    keyed: Float[NDArray, "n n"]
+    query: Float[NDArray, " n"]
+    diagonal: Float[NDArray, " n"]
+    rounding: Float[NDArray, "n n"]
+
+    @property
+    def norms(self) -> Float[NDArray, "n n"]:
+        """Those of the blocks of the Jacobian."""
+        norms = self.keyed.copy()
+        np.fill_diagonal(norms, self.diagonal)
+        return norms
+
+
+def block_norms(parts: Parts) -> BlockNorms:
+    """Upper bounds of the norms of the blocks of a derivative."""
+    n = len(parts.own)
+    after = np.ones(n) if parts.after is None else spectral(parts.after)
+    before = np.ones(n) if parts.before is None else spectral(parts.before)
+    around = after[:, None] * before[None, :]
+    norms, rounding = np.zeros((n, n)), np.zeros((n, n))
+    for head in parts.heads:
+        error = (8 * head.error + AUTODIFF) * np.linalg.norm(head.value) * around
+        query = 2 * np.linalg.norm(head.matrix) * head.reach**2
+        rounding[np.diag_indices(n)] += np.diagonal(error) * query
+        if head.own:
+            norms += head.p * _lengths(head) * around * UP
+            rounding += error * head.p * (1 + 2 * head.reach * _slope(head))
+    own = whole(parts)
+    rounding[np.diag_indices(n)] += AUTODIFF * np.linalg.norm(own, axis=(1, 2))
+    return BlockNorms(norms, spectral(parts.own), spectral(own), rounding)
+
+
+def whole(parts: Parts) -> Float[NDArray, "n v d"]:
+    r"""The diagonal blocks $J_{ii}$: what reaches an atom from itself, as a query and as a key."""
+    mixing = parts.mixing
+    if not mixing:
+        return parts.own
+    keyed = sum(as_key(head) for head in mixing)
+    if parts.after is not None:
+        keyed = parts.after @ keyed
+    return parts.own + (keyed if parts.before is None else keyed @ parts.before)
+
+
+def as_key(head: Rows) -> NDArray:
+    r"""$P_{jj}V(I + (y_j-\bar y_j)g_{jj}^\top)$, what reaches an atom from itself as a key."""
+    slopes = head.slopes if head.tilts is None else head.slopes + head.tilts
+    moved = (head.keys - head.means) @ head.value.T
+    blocks = head.value[None] + moved[:, :, None] * slopes[:, None, :]
+    return np.diagonal(head.p)[:, None, None] * blocks
+
+
+def spectral(matrices: NDArray) -> NDArray:
+    """Spectral norms of many matrices, from above."""
+    if matrices.shape[1] > matrices.shape[2]:
+        matrices = matrices.swapaxes(1, 2)
+    squares = np.linalg.eigvalsh(matrices @ matrices.swapaxes(1, 2))[:, -1]
+    rounding = 8 * UNIT * (matrices.shape[2] + 4) * np.sum(matrices**2, axis=(1, 2))
+    return np.sqrt(np.maximum(squares, 0) * UP + rounding)
+
+
+def _slope(head: Rows) -> float:
+    """The length of the longest summands of any g."""
+    tilts = 0.0 if head.tilts is None else float(np.linalg.norm(head.tilts, axis=1).max())
+    return head.slope + tilts
+
+
+def _lengths(head: Rows) -> NDArray:
+    """Upper bounds of the norms of V + p r^T, for p = V(y_j - mean_i) and r = g_ij, (n, m)."""
+    value = head.value
+    tilts = np.zeros_like(head.keys) if head.tilts is None else head.tilts
+    gram = value.T @ value
+    r = head.slopes, tilts
+    p = -head.means @ value.T, head.keys @ value.T
+    pulled = -head.means @ gram, head.keys @ gram  # V^T p
+    vr = head.slopes @ value.T, tilts @ value.T
+    gr = head.slopes @ gram, tilts @ gram
+    r2, p2 = _product(r, r), _product(p, p)
+    along = _product(vr, p)
+    size = np.linalg.norm(value, 2) * UP
+    # sums of absolute values, which roundings are a part of
+    reach = _sizes(p) * np.sqrt(np.maximum(r2, 0))
+    margin = 64 * UNIT * (value.shape[1] + 8) * (np.linalg.norm(value) + reach) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = _product(vr, vr) / r2 + 2 * along + r2 * p2
+        inner = _product(vr, vr) / r2 + along
+        cross = _product(gr, gr) / r2 + 2 * _product(gr, pulled) + r2 * _product(pulled, pulled)
+        alpha = np.maximum(first, 0) + margin
+        beta2 = np.maximum(cross - inner**2, 0) + 4 * margin * np.linalg.norm(value) ** 2
+        # what the square of the inner product loses
+        beta2 += 4 * margin * (np.abs(inner) + margin)
+        half = (alpha - size**2) / 2
+        found = np.sqrt((alpha + size**2) / 2 + np.sqrt(half**2 + beta2)) * UP
+    simple = (size + reach) * UP
+    return np.where(np.isfinite(found), np.minimum(found, simple), simple)
+
+
+def _product(a: tuple, b: tuple) -> NDArray:
+    """Inner products of all sums: a_i + a'_j with b_i + b'_j."""
+    rows, columns = np.sum(a[0] * b[0], axis=1), np.sum(a[1] * b[1], axis=1)
+    return rows[:, None] + columns[None, :] + a[0] @ b[1].T + b[0] @ a[1].T
+
+
+def _sizes(a: tuple) -> NDArray:
+    """Sums of the lengths of both summands."""
+    return np.linalg.norm(a[0], axis=1)[:, None] + np.linalg.norm(a[1], axis=1)[None, :]

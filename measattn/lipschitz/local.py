@@ -1,0 +1,288 @@
+r"""The Lipschitz constant of a layer near one measure: attained and certified.
+
+Which measures near $\mu$ compete is said by ``moves``. Whole, for atoms $x_i$ of weights
+$\omega_i$ and $J_{ji} = \partial f_j/\partial x_i$,
+
+$$ \sup_\varepsilon\Bigl(\sum_j\omega_j\bigl|\sum_iJ_{ji}\varepsilon_i\bigr|^p\Big/
+   \sum_i\omega_i|\varepsilon_i|^p\Bigr)^{1/p} . $$
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from measattn.lipschitz.anywhere import anywhere
+from measattn.lipschitz.catalogue import bound
+from measattn.lipschitz.closed import euclidean, sums
+from measattn.lipschitz.derivatives.blocks import block_norms
+from measattn.lipschitz.derivatives.parts import Parts, parts
+from measattn.lipschitz.derivatives.sampled import Sampled, largest
+from measattn.lipschitz.domains import AbstractDomain
+from measattn.lipschitz.moves import Anywhere, Moves, Split, Whole
+from measattn.lipschitz.norms.lanczos import spectral_norm
+from measattn.lipschitz.quotient import in_float64, masses
+from measattn.lipschitz.results import LocalConstant, Move, metric_name
+from measattn.measure import EmpiricalMeasure, measure
+from measattn.points import Token, state
+
+WHOLE = Whole()
+"""The moves if nothing else is asked for."""
+
+AUTODIFF = 1e-9
+"""What is taken off a value that comes from automatic differentiation, relatively."""
+
+
+def local(
+    layer: Any,
+    mu: EmpiricalMeasure,
+    p: float | int = 1,
+    moves: Moves = WHOLE,
+    *,
+    atoms: Sequence[int] | None = None,
+    tol: float = 1e-3,
+    probability: float = 1 - 1e-10,
+    starts: int = 16,
+    steps: int = 100,
+    seed: int = 0,
+) -> LocalConstant:
+    r"""The local Lipschitz constant of a layer at a measure in $W_p$, from both sides.
+
+    For a masked layer the metric is the position-wise one. Atoms without mass are left out. Layers
+    with one attention sublayer have closed forms: attention (self, cross, several heads, masks),
+    with residuals, norms and feed-forward maps around it. Of others, such as stacks of blocks, the
+    value is attained among the ``atoms`` that are named, by jvp and vjp, and nothing is certified.
+
+    Args:
+        layer: a layer.
+        mu: the measure, of points (n, d) or of tokens.
+        p: the order: 1, 2 or infinity.
+        moves: which measures near mu compete: `Whole`, `Split` (p = 1) or `Anywhere` (p = 1).
+        atoms: numbers of the atoms to look at, for p = 1 and infinity and layers without closed
+            form: those that move (p = 1), or whose outputs are watched (p = ∞).
+        tol: how far ``upper`` may exceed ``value``, relatively, before more work is done; for p = 1
+            and infinity no promise, since the certificate need not be tight.
+        probability: with which the upper bound for p = 2 is to hold if n·d is large; it is over the
+            random start that ``seed`` gives.
+        starts: for `Anywhere`: of the ascent over points of the domain.
+        steps: of each of these ascents.
+        seed: a whole number, of the random starts.
+
+    Raises:
+        ValueError: an order or class of moves that is not known for this layer, a domain that does
+            not hold the measure, atoms that are missing or do not exist, or a derivative that is
+            not finite.
+        RuntimeError: a value exceeds a theorem, which would be a fault of the library.
+
+    Source: G1, G3 and G4 of docs/theory-lipschitz.md; for `Anywhere` the theorem of `bound`.
+    """
+    order = _order(p)
+    _check(mu, moves, tol, probability)
+    if not isinstance(moves, Whole) and order != 1:
+        raise ValueError(
+            f"p must be 1 for moves={moves}, got {p!r}: for other orders only Whole() is known"
+        )
+    with jax.enable_x64(True):
+        layer, (law, kept) = in_float64(layer), _positive(mu)
+        weights = masses(law)
+        derivative = parts(layer, law)
+    rng = np.random.default_rng(seed)
+    if derivative is not None:
+        if atoms is not None:
+            raise ValueError(
+                f"atoms must be None for a layer with a closed form, where all count, got {atoms!r}"
+            )
+        _check_finite(derivative, kept)
+        blocks = block_norms(derivative)
+        if order == 2:
+            found = euclidean(derivative, blocks, weights, law, tol, 1 - probability, rng)
+        else:
+            inner = WHOLE if isinstance(moves, Whole) else Split()
+            found = sums(derivative, blocks, weights, law, order, inner, tol)
+    elif isinstance(moves, Split):
+        raise ValueError(
+            "moves=Split() needs a layer with one attention sublayer, which this one is not: use "
+            "Whole() with atoms=..., or ask for each of its blocks"
+        )
+    elif isinstance(moves, Anywhere):
+        found = None
+    else:
+        found = _sampled(Sampled(layer, law, weights), law, kept, order, atoms, rng)
+    if isinstance(moves, Anywhere):
+        return _anywhere(layer, law, weights, moves, found, kept, (starts, steps), rng)
+    return _renumbered(found, kept)
+
+
+def _renumbered(found: Any, kept: NDArray) -> LocalConstant:
+    """With the atom counted among all atoms of the measure."""
+    atom = found.witness.atom
+    if atom is None:
+        return found
+    return replace(found, witness=found.witness._replace(atom=int(kept[atom])))
+
+
+def _sampled(
+    jacobian: Sampled,
+    mu: EmpiricalMeasure,
+    kept: NDArray,
+    p: float,
+    atoms: Any,
+    rng: np.random.Generator,
+) -> LocalConstant:
+    """What some atoms attain, of a layer without closed form."""
+    x, root = np.asarray(state(mu.points)), np.sqrt(masses(mu))
+    metric = metric_name(isinstance(mu.points, Token), p)
+    nothing = "Nothing is certified above: the layer has no closed form."
+    if p == 2:
+        found = spectral_norm(jacobian, rng, 1.05, 1e-3)
+        direction = found.direction.reshape(len(x), -1) / root[:, None]
+        how = "value is attained by the witness, by Lanczos with jvp and vjp. " + nothing
+        value, witness = found.value, Move(None, x, direction)
+    else:
+        value, witness = -1.0, Move(None, x, x)
+        named = _named(atoms, kept)
+        for k in named:
+            blocks = jacobian.row(k) if math.isinf(p) else jacobian.column(k)
+            if not np.isfinite(blocks).all():
+                raise ValueError(
+                    f"the Jacobian of the layer is not finite at atom {kept[k]}: the layer is not "
+                    "differentiable there; move or drop that atom"
+                )
+            if p == 1:
+                blocks = blocks * (root**2 / root[k] ** 2)[:, None, None]
+            size, direction = largest(blocks, rng)
+            if size > value:
+                value, witness = size, Move(k, x[k], direction)
+        how = f"value is attained by the witness, the best of {len(named)} atoms. " + nothing
+    return LocalConstant(
+        value=value * (1 - AUTODIFF),
+        upper=math.inf,
+        p=p,
+        moves=WHOLE,
+        metric=metric,
+        witness=witness,
+        how=how,
+    )
+
+
+def _anywhere(
+    layer: Any,
+    mu: EmpiricalMeasure,
+    weights: NDArray,
+    moves: Anywhere,
+    split: LocalConstant | None,
+    kept: NDArray,
+    effort: tuple[int, int],
+    rng: np.random.Generator,
+) -> LocalConstant:
+    """From below by ascent over the domain, from above by a theorem."""
+    x = np.asarray(state(mu.points))
+    first = (x[0], np.eye(x.shape[1])[0])
+    if split is not None:
+        first = split.witness.point, split.witness.direction
+    with jax.enable_x64(True):
+        value, point, direction = anywhere(layer, x, weights, moves.domain, first, *effort, rng)
+    value, witness = value * (1 - AUTODIFF), Move(None, point, direction)
+    if split is not None and split.value >= value:
+        value, witness = split.value, _renumbered(split, kept).witness
+    how = f"value is attained by the witness, the best of {effort[0] + 1} ascents over the domain; "
+    try:
+        proved = bound(layer, moves.domain, 1, dimension=x.shape[1])
+    except ValueError as reason:
+        upper, how = math.inf, f"{how}nothing is certified above: {reason}"
+    else:
+        upper = proved.value
+        how += f"upper is certified by {proved.theorem}, for all measures on the domain."
+        if value > upper:
+            raise RuntimeError(
+                f"the search attains {value!r}, above the bound {upper!r} of {proved.theorem}: one "
+                "of them is wrong, please report it with the layer, the measure and the domain"
+            )
+    return LocalConstant(
+        value=value, upper=upper, p=1.0, moves=moves, metric="W1", witness=witness, how=how
+    )
+
+
+def _named(atoms: Any, kept: NDArray) -> list[int]:
+    """The places, among atoms with mass, of the atoms that the caller names."""
+    if atoms is None or not len(atoms):
+        raise ValueError(
+            f"atoms must name the atoms to look at, got {atoms!r}: a layer without closed form is "
+            "differentiated once for each of their coordinates; give atoms=[0, 1, ...]"
+        )
+    where = {int(k): place for place, k in enumerate(kept)}
+    missing = [k for k in atoms if int(k) not in where]
+    if missing:
+        raise ValueError(
+            f"atoms must be numbers of atoms of mu with mass, got {missing[0]!r}: there are "
+            f"{len(kept)} such atoms, the last is {kept[-1]}"
+        )
+    return [where[int(k)] for k in atoms]
+
+
+def _order(p: Any) -> float:
+    known = isinstance(p, (int, float, np.integer)) and not isinstance(p, bool)
+    if not known or float(p) not in (1.0, 2.0, math.inf):
+        raise ValueError(f"p must be 1, 2 or infinity for a local constant, got {p!r}")
+    return float(p)
+
+
+def _check(mu: Any, moves: Any, tol: Any, probability: Any) -> None:
+    if not isinstance(mu, EmpiricalMeasure):
+        raise ValueError(
+            f"mu must be a measure, got a {type(mu).__name__}: wrap points as "
+            "EmpiricalMeasure(points)"
+        )
+    if not isinstance(moves, (Whole, Split, Anywhere)):
+        raise ValueError(f"moves must be Whole(), Split() or Anywhere(domain), got {moves!r}")
+    if not 0 < tol < math.inf:
+        raise ValueError(f"tol must be positive and finite, got {tol!r}")
+    if not 0 < probability < 1:
+        raise ValueError(
+            f"probability must be between 0 and 1, such as 1 - 1e-10, got {probability!r}"
+        )
+    if isinstance(moves, Anywhere):
+        if not isinstance(moves.domain, AbstractDomain) or not math.isfinite(moves.domain.radius):
+            raise ValueError(
+                f"domain of Anywhere must be a bounded domain such as Ball(1.0), got "
+                f"{moves.domain!r}"
+            )
+        if isinstance(mu.points, Token):
+            raise ValueError(
+                "moves=Anywhere(domain) needs points without positions, got tokens: pass "
+                "states(mu), or use Whole() for a layer that looks at positions"
+            )
+        centre = moves.domain.centre
+        if centre is not None and len(centre) != mu.dimension:
+            raise ValueError(
+                f"domain of Anywhere must have the dimension {mu.dimension} of mu, got "
+                f"{moves.domain!r} in dimension {len(centre)}"
+            )
+        moves.domain.check(mu)
+
+
+def _positive(mu: EmpiricalMeasure) -> tuple[EmpiricalMeasure, NDArray]:
+    """The atoms with mass, in float64, and their numbers."""
+    kept = np.flatnonzero(np.asarray(mu.weights) > 0)
+    points = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64)[kept], mu.points)
+    if not np.isfinite(np.asarray(state(points))).all():
+        raise ValueError(
+            "mu must have finite points, got NaN or infinity: drop or repair these atoms"
+        )
+    return measure(points, jnp.asarray(mu.log_weights, jnp.float64)[kept]), kept
+
+
+def _check_finite(derivative: Parts, kept: NDArray) -> None:
+    """Refuse a derivative with entries that are NaN or infinite, naming the first such atom."""
+    for what in (derivative.own, derivative.after, derivative.before):
+        bad = [] if what is None else np.flatnonzero(~np.isfinite(what).all(axis=(1, 2)))
+        if len(bad):
+            raise ValueError(
+                f"the Jacobian of the layer is not finite at atom {kept[bad[0]]}: the layer is not "
+                "differentiable there, or its scores overflow; move or drop that atom"
+            )

@@ -1,0 +1,1 @@
+"""Sums of norms and spectral norms: maximisers from below, certificates from above."""

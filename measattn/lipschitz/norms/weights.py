@@ -1,0 +1,105 @@
+r"""The eigenvalue certificate of a sum of norms, and better weights for it.
+
+$$ \max_{|u|=1}\sum_t|N_tu| \le \sqrt{\textstyle\sum_t w_t\cdot\lambda_{\max}(S_w)}, \qquad
+   S_w = \sum_t N_t^\top N_t/w_t . $$
+
+The best weights are the solution of a semidefinite programme, convex in w; here they are improved
+by quasi-Newton steps on their logarithms, with $\lambda_{\max}$ smoothed by less and less.
+Source: G3 of docs/theory-lipschitz.md.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from numpy.typing import NDArray
+
+from measattn.lipschitz.norms.problem import UP, AbstractSums
+
+FLOOR = 1e-5
+"""The least weight of a term, in parts of its size."""
+
+
+class Certificate(NamedTuple):
+    """Upper bounds (j,), and the directions (j, d) in which they would be attained."""
+
+    upper: NDArray
+    directions: NDArray
+
+
+def floored(w: NDArray, sizes: NDArray) -> NDArray:
+    """Positive weights near those given; terms that are 0 get the weight 0."""
+    return np.where(sizes > 0, np.maximum(w, FLOOR * sizes), 0.0)
+
+
+def certify(sums: AbstractSums, index: NDArray, w: NDArray) -> Certificate:
+    """Upper bounds of the problems in ``index`` by the weights (m, j), positive where terms are."""
+    upper, directions = [], []
+    for begin in range(0, len(index), sums.chunk):
+        part = slice(begin, begin + sums.chunk)
+        gram, rounding = sums.gram(index[part], w[:, part])
+        values, vectors = _eigen(gram)
+        # LAPACK's eigenvalues err by d roundings of the norm, which is less than UP
+        top = np.maximum(values, 0) * UP + rounding
+        upper.append(np.sqrt(w[:, part].sum(axis=0) * top) * UP + sums.slack[index[part]])
+        directions.append(vectors)
+    return Certificate(np.concatenate(upper), np.concatenate(directions))
+
+
+def _eigen(matrices: NDArray) -> tuple[NDArray, NDArray]:
+    """The largest eigenvalues (j,) of symmetric matrices and their eigenvectors (j, d)."""
+    with jax.enable_x64(True):
+        # JAX has LAPACK work on all matrices in one call, several times faster than NumPy
+        vectors, values = jax.lax.linalg.eigh(jnp.asarray(matrices), symmetrize_input=False)
+        return np.asarray(values[:, -1]), np.asarray(vectors[:, :, -1])
+
+
+def improve(
+    sums: AbstractSums, problem: int, w: NDArray, enough: float, sharpness: tuple = (30, 300, 3000)
+) -> tuple[float, NDArray, NDArray]:
+    r"""Lower the certificate of one problem, until it is ``enough`` or no longer falls.
+
+    Minimises $\log\sum w_t + \log\lambda_{\max}(S_w)$ over $\log w$, where
+    $\lambda_{\max}$ is replaced by $\beta^{-1}\log\mathrm{tr}\,e^{\beta S}$ on S scaled to about 1.
+
+    Returns:
+        The certificate, its weights (m,), and the direction (d,) of the largest eigenvalue.
+    """
+    index = np.array([problem])
+    seen = np.flatnonzero(w > 0)
+    best = certify(sums, index, w[:, None])
+    upper, direction = float(best.upper[0]), best.directions[0]
+
+    def spread(theta: NDArray) -> NDArray:
+        out = np.zeros_like(w)
+        out[seen] = np.exp(theta - theta.max())
+        return out
+
+    squares = sums.squares(problem)[seen]
+    flat = squares.reshape(len(seen), -1)
+
+    def objective(theta: NDArray, beta: float) -> tuple[float, NDArray]:
+        now = np.exp(theta - theta.max())
+        values, vectors = np.linalg.eigh(((1 / now) @ flat).reshape(squares.shape[1:]))
+        beta = beta / values[-1]
+        share = np.exp(beta * (values - values[-1]))
+        smooth = values[-1] + np.log(share.sum()) / beta
+        share /= share.sum()
+        carried = flat @ ((vectors * share) @ vectors.T).reshape(-1)  # tr(N_t U N_t^T)
+        slope = now / now.sum() - carried / now / smooth
+        return float(np.log(now.sum()) + np.log(smooth)), slope
+
+    theta = np.log(w[seen])
+    for beta in sharpness:
+        found = scipy.optimize.minimize(
+            objective, theta, (float(beta),), "L-BFGS-B", jac=True, options={"maxiter": 20}
+        )
+        theta = found.x
+        tried = certify(sums, index, spread(theta)[:, None])
+        if tried.upper[0] < upper:
+            upper, direction, w = float(tried.upper[0]), tried.directions[0], spread(theta)
+        if upper <= enough:
+            break
+    return upper, w, direction
