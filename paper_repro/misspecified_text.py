@@ -209,7 +209,7 @@ def through_layers(bench: Bench) -> None:
     """Both models: predicted and observed displacements at the attention of each layer."""
     data = TEXT.read_bytes()
     bench.check("text", hashlib.sha256(data).hexdigest() == SHA256, SHA256[:12])
-    size, places, stride = (32, 1, 15) if bench.quick else (96, 4, 1)
+    size, places, stride = (32, 1, 15) if bench.quick else (64, 3, 1)
     models = ((ma.pretrained.minilm, bert_scores), (ma.pretrained.smollm2, llama_scores))
     for load, scores in models:
         bench.progress("loading")
