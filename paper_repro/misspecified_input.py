@@ -42,7 +42,7 @@ BALL = Ball(1.0)
         "ball": r"random measures lie in the unit ball before and after",
         "text": "the text is the committed excerpt (sha256)",
     },
-    cost=(12, 90),
+    cost=(12, 60),
 )
 def misspecified(bench: Bench) -> None:
     """Random measures, the worst cases, real text."""
