@@ -26,7 +26,7 @@ from paper_repro.claim import TOLERANCE, Bench, claim
     source="Theorem 3.3 of arXiv 2312.14820, quoted from memory; follows from B5 (L3 of "
     "docs/theory-lipschitz). The lists are those of its authors' code",
     hypotheses={"ball": r"all tokens lie in the ball of radius $R$", "plain": r"no mask, no shift"},
-    cost=(2, 10),
+    cost=(2, 20),
 )
 def root_n(bench: Bench) -> None:
     """Random and adversarial lists of growing length, for three kinds of scores."""

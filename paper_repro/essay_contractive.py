@@ -91,8 +91,8 @@ def spreads(bench: Bench) -> None:
         for layer in range(4):
             before = diameter(x)
             x = oracles.softmax(x @ A.T @ x.T) @ x @ V.T
-            if before > 1e-6:  # below, the spread is rounding
-                bound_there = before * np.tanh(before**2 / 4)
+            bound_there = before * np.tanh(before**2 / 4)
+            if bound_there > 1e-10:  # below, the rounding of the tokens is seen
                 worst.append(diameter(x) / bound_there)
                 if trial == 0:
                     rows.append([layer + 1, before, diameter(x), bound_there])

@@ -42,12 +42,13 @@ BALL = Ball(1.0)
         "ball": r"random measures lie in the unit ball before and after",
         "text": "the text is the committed excerpt (sha256)",
     },
-    cost=(12, 90),
+    cost=(12, 60),
 )
 def misspecified(bench: Bench) -> None:
     """Random measures, the worst cases, real text."""
     laws(bench)
     other_matrices(bench)
+    depth(bench)
     sharp(bench)
     through_layers(bench)
 
@@ -169,6 +170,25 @@ def other_matrices(bench: Bench) -> None:
         fifth.append((np.linalg.norm(gap, axis=1) / (np.linalg.norm(V, 2) * 2 * weight)).max())
     bench.at_most("E3: outputs of two layers over the bound, random", max(third), 1.0)
     bench.at_most("E5: outputs without some keys over the bound, random", max(fifth), 1.0)
+
+
+def depth(bench: Bench) -> None:
+    """E1 through residual layers: the product of their constants on balls that grow."""
+    rows = []
+    parts = [
+        ma.Residual(ma.SelfAttention(ma.Bilinear(0.1 * A, np.eye(2)), 0.3 * V))
+        for A, V in bench.rng.normal(size=(3, 2, 2, 2))
+    ]
+    for count in (1, 2, 3):
+        stack, used = ma.Stack(parts[:count]), []
+        for _ in range(5 if bench.quick else 60):
+            mu, nu, _ = replaced(bench.rng, in_ball(bench.rng, TOKENS, 2))
+            used.append(w1(image(mu, stack), image(nu, stack)).upper / w1(mu, nu).lower)
+        rows.append([count, max(used), bound(stack, BALL).value])
+    bench.at_most("E1 through residual layers: quotient over the product of constants",
+                  max(row[1] / row[2] for row in rows), 1.0)  # fmt: skip
+    bench.table("Through residual layers, tokens replaced",
+                ["layers", "largest quotient of W1", "product of constants"], rows)  # fmt: skip
 
 
 def sharp(bench: Bench) -> None:

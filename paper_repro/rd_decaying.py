@@ -42,7 +42,7 @@ GAUSSIAN = ma.SelfAttention(ma.Gaussian(1.0))
         "decaying": r"the potential is Gaussian",
     },
     expected=Verdict.NEEDS_HYPOTHESES,
-    cost=(4, 20),
+    cost=(5, 25),
 )
 def decaying(bench: Bench) -> None:
     """F1, F2, F3 and F5 under their hypotheses; F4 without."""
