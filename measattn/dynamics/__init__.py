@@ -8,6 +8,7 @@ from measattn.dynamics.implicit import equilibrium_points
 from measattn.dynamics.injection import Injected
 from measattn.dynamics.observables import clusters, diameter, energy, radius
 from measattn.dynamics.rate import Rate, fit_rate
+from measattn.dynamics.spectrum import Spectrum, spectrum
 from measattn.dynamics.trajectory import Trajectory, iterate
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Injected",
     "NotProved",
     "Rate",
+    "Spectrum",
     "Trajectory",
     "clusters",
     "contraction",
@@ -30,4 +32,5 @@ __all__ = [
     "iterate",
     "radius",
     "rank_one_bound",
+    "spectrum",
 ]
