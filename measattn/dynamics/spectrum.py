@@ -83,7 +83,7 @@ def spectrum(layer: Any, mu: EmpiricalMeasure, count: int = 6, *, seed: int = 0)
     if size <= DENSE or count >= size - 1:
         values, vectors = np.linalg.eig(np.stack([push(row) for row in np.eye(size)], axis=1))
     else:
-        operator = LinearOperator((size, size), push, dtype=np.float64)
+        operator = LinearOperator(shape=(size, size), matvec=push, dtype=np.float64)
         start = np.random.default_rng(seed).normal(size=size)
         basis = min(size, max(2 * count + 1, 40))
         try:
