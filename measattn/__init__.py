@@ -1,6 +1,16 @@
 """Attention as Markov kernels on empirical measures. `import measattn as ma`."""
 
-from measattn import gibbs, layer, lipschitz, lookup, moment, plot, pretrained, wasserstein
+from measattn import (
+    dynamics,
+    gibbs,
+    layer,
+    lipschitz,
+    lookup,
+    moment,
+    plot,
+    pretrained,
+    wasserstein,
+)
 from measattn.attention import (
     AttentionKernel,
     CrossAttention,
@@ -101,6 +111,7 @@ __all__ = [
     "compact",
     "covariance",
     "dirac",
+    "dynamics",
     "expect",
     "gibbs",
     "integrate",
