@@ -49,7 +49,7 @@ def interaction_energy(potential: Any, mu: EmpiricalMeasure) -> Float[Array, ""]
 
 
 def sinkhorn_energy(
-    potential: Any, mu: EmpiricalMeasure, *, tol: Any = None, rounds: int = 10_000
+    potential: Any, mu: EmpiricalMeasure, *, tol: Any = None, rounds: int = 200
 ) -> Float[Array, ""]:
     r"""The energy $\max_\pi\int a\,d\pi - KL(\pi|\mu\otimes\mu) = -\int(f+g)\,d\mu$.
 
@@ -59,8 +59,8 @@ def sinkhorn_energy(
     Args:
         potential: a, finite.
         mu: the measure.
-        tol: the tolerance of Sinkhorn's algorithm, as for `SinkhornAttention`.
-        rounds: how many rounds it may spend.
+        tol: the tolerance of the coupling's marginals, as for `SinkhornAttention`.
+        rounds: how many Newton steps may be spent.
 
     Source: N2 in docs/theory-dynamics.md.
     """

@@ -9,9 +9,9 @@ step of size h.
 Source: Sander et al., arXiv 2110.11773; Geshkovski et al., arXiv 2312.10794.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +26,7 @@ from measattn.measure import EmpiricalMeasure, measure
 from measattn.points import state, with_state
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Flow:
+class Flow(eqx.Module):
     """The path of a measure.
 
     Attributes:
@@ -45,7 +43,7 @@ class Flow:
     times: Float[Array, " k"]
     points: Float[Array, "k n d"]
     start: EmpiricalMeasure
-    status: str = field(metadata={"static": True})
+    status: str = eqx.field(static=True)
     steps: int | Int[Array, ""]
     rejected: int | Int[Array, ""]
     drift: float | Float[Array, ""]
@@ -66,7 +64,7 @@ class Flow:
 
 def flow(
     layer: Layer,
-    mu: EmpiricalMeasure,
+    mu: Any,
     time: Any,
     *,
     save: Any = 2,
@@ -125,7 +123,7 @@ def _velocity(t: Array, x: Float[Array, "n d"], args: tuple[Layer, EmpiricalMeas
     return state(moved(layer, measure(with_state(mu.points, x), mu.log_weights)))
 
 
-def _start(layer: Layer, mu: EmpiricalMeasure) -> EmpiricalMeasure:
+def _start(layer: Layer, mu: Any) -> EmpiricalMeasure:
     """The measure, if it can be moved by the layer."""
     if not isinstance(mu, EmpiricalMeasure):
         raise ValueError(

@@ -28,7 +28,7 @@ from measattn.lipschitz.forms import Gauss, UnreadableLayer, form
 from measattn.measure import EmpiricalMeasure
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class GaussianLaw:
     r"""The Gaussian law $N(m, S)$ in float64; ``law @ layer`` is its image, Gaussian again.
 
@@ -43,9 +43,8 @@ class GaussianLaw:
     mean: NDArray
     covariance: NDArray
 
-    def __post_init__(self):
-        mean = np.asarray(self.mean, np.float64)
-        covariance = np.asarray(self.covariance, np.float64)
+    def __init__(self, mean: Any, covariance: Any):
+        mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(
                 f"mean must be a vector (d,) and covariance a matrix (d, d), got shapes "
@@ -77,11 +76,11 @@ class GaussianLaw:
 
     __array_ufunc__ = None  # NumPy leaves `law @ x` to us
 
-    def sample(self, n: int, *, key: Array) -> EmpiricalMeasure:
+    def sample(self, n: Any, *, key: Array) -> EmpiricalMeasure:
         """The empirical measure of n independent draws, in JAX's default dtype."""
         values, vectors = np.linalg.eigh(self.covariance)
         root = jnp.asarray(vectors * np.sqrt(np.maximum(values, 0)))
-        z = jax.random.normal(key, (n, self.dimension), root.dtype)
+        z = jax.random.normal(key, (int(n), self.dimension), root.dtype)
         return EmpiricalMeasure(jnp.asarray(self.mean)[None, :] + jnp.matmul(z, root.T))
 
     def __repr__(self) -> str:
@@ -193,7 +192,7 @@ def _terms(layer: Layer, dimension: int) -> tuple[list[Term], NDArray, NDArray]:
     """The heads of a layer, the factor of x, and what it adds."""
     if isinstance(layer, Increment):
         terms, identity, shift = _terms(layer.layer, dimension)
-        return terms, identity - 1, shift
+        return terms, np.asarray(identity - 1), shift
     read = form(layer, dimension)
     if read.masked or any(head.memory is not None for head in read.heads):
         raise UnreadableLayer(
@@ -231,6 +230,7 @@ def _affine(terms: list[Term], identity: Any, shift: Any, mean: Any, cov: Any, x
 
 def _change(t: Float[Array, ""], law: tuple, args: tuple) -> tuple:
     mean, cov = law
-    matrix, shift = _affine(*args, mean, cov, jnp)
+    terms, identity, shift = args
+    matrix, shift = _affine(terms, identity, shift, mean, cov, jnp)
     half = matrix @ cov
     return matrix @ mean + shift, half + half.T

@@ -80,7 +80,8 @@ def grid(time: Any, save: Any, dtype: Any) -> np.ndarray:
         times = np.linspace(0, float(time), int(save))
     else:
         times = np.asarray(save, np.float64)
-    ordered = times.ndim == 1 and len(times) > 0 and np.all(np.diff(times.astype(dtype)) > 0)
+    steps = np.diff(times.astype(jnp.dtype(dtype)).astype(np.float64))
+    ordered = times.ndim == 1 and len(times) > 0 and np.all(steps > 0)
     if not (ordered and times[0] >= 0 and times[-1] <= float(time) and np.all(np.isfinite(times))):
         raise ValueError(
             f"save must be a number of times, or times that increase within [0, {time}], got {save}"

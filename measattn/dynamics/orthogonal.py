@@ -19,7 +19,7 @@ from scipy.integrate import solve_ivp
 TOLERANCE = 1e-13
 
 
-def orthogonal_start(n: int, beta: float, times: Any, *, normalised: bool = True) -> NDArray:
+def orthogonal_start(n: Any, beta: Any, times: Any, *, normalised: bool = True) -> Any:
     r"""The common inner product γ of n orthonormal tokens, at the times; float64 on the host.
 
     It is found from $u = \log(1 - \gamma)$, so that $1 - \gamma$ keeps its digits near consensus.
