@@ -149,14 +149,18 @@ def test_gaussian_answers_do_not_depend_on_the_dtype_in_use():
 
 
 def images(n, seeds, layer=DOT):
-    """Mean and covariance of the image of n samples, side by side, one row a seed."""
+    """Mean and covariance of the image of n samples, side by side, one row a seed.
+
+    In float32, whose rounding is far below the error of any sample.
+    """
 
     def one(key):
-        out = LAW.sample(n, key=key) @ layer
+        mu = ma.EmpiricalMeasure(LAW.sample(n, key=key).points.astype(jnp.float32))
+        out = mu @ layer
         return jnp.concatenate([ma.mean(out), ma.covariance(out)[np.triu_indices(2)]])
 
     keys = jax.random.split(jax.random.key(n), seeds)
-    return np.asarray(jax.lax.map(jax.jit(one), keys))
+    return np.asarray(jax.lax.map(one, keys), np.float64)
 
 
 def exact(layer=DOT):
@@ -171,7 +175,7 @@ def test_the_scores_are_weak_enough_for_square_root_rates():
 
 
 def test_moments_of_samples_converge_at_the_rate_of_one_over_the_square_root_of_n():
-    sizes = np.array([200, 400, 800, 1600, 3200])
+    sizes = np.array([100, 200, 400, 800, 1600])
     errors = np.array([images(n, 200) - exact() for n in sizes])
     scale = np.sqrt(np.mean(errors[-1] ** 2, axis=0))
     rms = np.sqrt(np.mean((errors / scale) ** 2, axis=(1, 2)))
