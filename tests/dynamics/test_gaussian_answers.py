@@ -159,7 +159,7 @@ def images(n, seeds, layer=DOT):
         out = mu @ layer
         return jnp.concatenate([ma.mean(out), ma.covariance(out)[np.triu_indices(2)]])
 
-    keys = jax.random.split(jax.random.key(n), seeds)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), n), seeds)
     return np.asarray(jax.lax.map(one, keys), np.float64)
 
 
@@ -174,8 +174,9 @@ def test_the_scores_are_weak_enough_for_square_root_rates():
     assert np.linalg.norm(root @ A @ root, 2) < 0.5
 
 
+@pytest.mark.slow
 def test_moments_of_samples_converge_at_the_rate_of_one_over_the_square_root_of_n():
-    sizes = np.array([100, 200, 400, 800, 1600])
+    sizes = np.array([400, 800, 1600, 3200])
     errors = np.array([images(n, 200) - exact() for n in sizes])
     scale = np.sqrt(np.mean(errors[-1] ** 2, axis=0))
     rms = np.sqrt(np.mean((errors / scale) ** 2, axis=(1, 2)))
