@@ -1,13 +1,16 @@
 """All claims, in the order of the report."""
 
 from paper_repro import (
+    clusters,
     column_mass,
     definitions,
     entropy,
+    gaussian_laws,
     gibbs_lipschitz,
     lookup,
     moments,
     note_attention,
+    note_dynamics,
     note_gradients,
     note_heads,
     note_layers,
@@ -15,6 +18,7 @@ from paper_repro import (
     particles,
     projection_lipschitz,
     proposition9,
+    sinkformer,
     w1_constant,
 )
 from paper_repro.claim import Claim
@@ -35,6 +39,9 @@ CLAIMS: tuple[Claim, ...] = (
     projection_lipschitz.projection,
     column_mass.column,
     w1_constant.constant,
+    clusters.clusters,
+    gaussian_laws.gaussians,
+    sinkformer.sinkformer,
     note_attention.theorem1,
     note_attention.theorem2,
     note_attention.theorem3,
@@ -47,4 +54,5 @@ CLAIMS: tuple[Claim, ...] = (
     note_positions.positional,
     note_positions.permutation,
     note_gradients.gradients,
+    note_dynamics.note,
 )
