@@ -87,7 +87,8 @@ def orthogonal(bench: Bench) -> None:
 
 def cone(bench: Bench) -> None:
     """Energy and least cosine along flows that start in a cone."""
-    least, excess, fastest, shown = np.inf, -np.inf, 0.0, None
+    least, excess, fastest = np.inf, -np.inf, 0.0
+    t = gap = bound = np.ones(1)
     for trial in range(3 if bench.quick else 20):
         beta = (0.5, 2.0, 5.0)[trial % 3]
         x = bench.rng.normal(size=(N, N))
@@ -99,12 +100,12 @@ def cone(bench: Bench) -> None:
         energy = np.exp(beta * gram).mean(axis=(1, 2)) / 2
         least = min(least, np.diff(energy).min())
         c, t = gram.min(axis=(1, 2)), np.asarray(path.times)
+        gap = 1 - c
         bench.check("angles", c[0] >= 0, f"the least cosine is {c[0]:.3f}")
         rate = dynamics.clustering_rate(c[0], beta, least_weight=1 / N)
         bound = (1 - c[0]) * np.exp(-rate * t)
         excess = max(excess, (np.log1p(-c) - np.log(bound)).max())
         fastest = max(fastest, -np.log((1 - c[-1]) / (1 - c[-2])) / (t[-1] - t[-2]))
-        shown = shown or (t, 1 - c, bound)
     bench.at_least("least increase of the energy between saved times", least, 0.0)
     bench.at_most("log of 1 - c over its bound", excess, 1e-9)
     bench.control(
@@ -113,7 +114,6 @@ def cone(bench: Bench) -> None:
         -2.1,
         "the rate of the linearised flow is 2.",
     )
-    t, gap, bound = shown
     bench.figure(
         plot.curve(t[1:], gap[1:], bound=bound[1:], fit=False, names=("time", "1 − least cosine")),
         "Tokens in a cone: how far the two farthest are from one another; dashed, the proved bound",

@@ -75,7 +75,7 @@ def cloud(bench: Bench, mu: ma.EmpiricalMeasure, A: np.ndarray, worst: dict) -> 
     """Marginals, optimality, gradient and rate on one cloud."""
     potential = ma.Bilinear(np.eye(2), A)
     x, w = np.asarray(mu.points), np.asarray(mu.weights)
-    f, g = (np.asarray(part) for part in dynamics.sinkhorn.scalings(potential, mu))
+    f, g = (np.asarray(part) for part in dynamics.scalings(potential, mu))
     product, scores = np.outer(w, w), x @ A @ x.T
     plan = product * np.exp(scores + f[:, None] + g)
     v = velocity(dynamics.SinkhornAttention(potential, A), mu)

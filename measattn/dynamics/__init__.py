@@ -7,7 +7,7 @@ from measattn.dynamics.flow import Flow, flow
 from measattn.dynamics.gaussian import GaussianFlow, GaussianLaw, affine, gaussian_flow
 from measattn.dynamics.ode import FlowError
 from measattn.dynamics.orthogonal import orthogonal_start
-from measattn.dynamics.sinkhorn import SinkhornAttention
+from measattn.dynamics.sinkhorn import SinkhornAttention, scalings
 
 __all__ = [
     "Flow",
@@ -26,5 +26,6 @@ __all__ = [
     "interaction_energy",
     "least_cosine",
     "orthogonal_start",
+    "scalings",
     "sinkhorn_energy",
 ]

@@ -165,7 +165,7 @@ def test_both_marginals_are_met_for_large_scores_where_sinkhorn_alone_stalls():
         x = scale * rng.normal(size=(12, 2))
         w = np.where(np.arange(12) == 3, 0, w)
         mu = ma.weighted(x, w)
-        f, g = dynamics.sinkhorn.scalings(ma.Bilinear(A.T, np.eye(2)), mu)
+        f, g = dynamics.scalings(ma.Bilinear(A.T, np.eye(2)), mu)
         w = np.asarray(mu.weights)
         plan = w[:, None] * w[None] * np.exp(x @ A @ x.T + f[:, None] + g[None])
         np.testing.assert_allclose(plan.sum(0), w, atol=1e-13)
