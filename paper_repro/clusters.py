@@ -20,8 +20,8 @@ SAVED = 9
         r"\dot{x}_i=P_{x_i}\sum_jP_{ij}x_j,\qquad P_{ij}\propto e^{\beta\langle x_i,x_j\rangle}",
         r"E(\mu)=\frac{1}{2}\iint e^{\beta\langle x,y\rangle}\,d\mu\,d\mu,\qquad "
         r"\frac{dE}{dt}=\beta\int Z_\mu\,|\dot{x}|^2\,d\mu\geq 0",
-        r"1-c(t)\leq(1-c(0))\,e^{-rt},\quad "
-        r"r=e^{-\beta(1-c(0))}\left(2c(0)+\frac{2}{n}(1-c(0))\right)",
+        r"\dot{c}\geq e^{-\beta(1-c)}(1-c)\left(2c+\frac{2}{n}(1-c)\right),\qquad "
+        r"c(0)\geq 0",
         r"\dot{\gamma}=\frac{2e^{\beta\gamma}(1-\gamma)((n-1)\gamma+1)}"
         r"{e^{\beta}+(n-1)e^{\beta\gamma}},\qquad\gamma(0)=0",
     ],
@@ -102,8 +102,7 @@ def cone(bench: Bench) -> None:
         c, t = gram.min(axis=(1, 2)), np.asarray(path.times)
         gap = 1 - c
         bench.check("angles", c[0] >= 0, f"the least cosine is {c[0]:.3f}")
-        rate = dynamics.clustering_rate(c[0], beta, least_weight=1 / N)
-        bound = (1 - c[0]) * np.exp(-rate * t)
+        bound = 1 - dynamics.cosine_bound(c[0], beta, t, least_weight=1 / N)
         excess = max(excess, (np.log1p(-c) - np.log(bound)).max())
         fastest = max(fastest, -np.log((1 - c[-1]) / (1 - c[-2])) / (t[-1] - t[-2]))
     bench.at_least("least increase of the energy between saved times", least, 0.0)

@@ -1,6 +1,6 @@
 """Depth as a dynamical system on measures."""
 
-from measattn.dynamics.cone import clustering_rate, least_cosine
+from measattn.dynamics.cone import clustering_rate, cosine_bound, least_cosine
 from measattn.dynamics.energy import energy_rate, interaction_energy, sinkhorn_energy
 from measattn.dynamics.fields import Increment, Tangential, Unnormalised
 from measattn.dynamics.flow import Flow, flow
@@ -20,6 +20,7 @@ __all__ = [
     "Unnormalised",
     "affine",
     "clustering_rate",
+    "cosine_bound",
     "energy_rate",
     "flow",
     "gaussian_flow",

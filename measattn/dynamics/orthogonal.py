@@ -10,6 +10,7 @@ $$ \dot\gamma = \frac{2e^{\beta\gamma}(1-\gamma)\,((n-1)\gamma+1)}{e^\beta+(n-1)
 Source: Theorem 6.8 of Geshkovski et al., arXiv 2312.10794; proof in docs/theory-dynamics.md, O1.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,26 +44,41 @@ def orthogonal_start(n: Any, beta: Any, times: Any, *, normalised: bool = True) 
     beta = float(beta)
     if not np.isfinite(beta):
         raise ValueError(f"beta must be finite, got {beta}")
-    at = np.atleast_1d(np.asarray(times, np.float64))
-    if at.ndim != 1 or not np.all(np.isfinite(at)) or np.any(np.diff(at) < 0) or at.min() < 0:
-        raise ValueError(f"times must be at least 0 and in increasing order, got {times}")
 
-    def change(t: float, u: NDArray) -> NDArray:
-        gamma = -np.expm1(u)
+    def speed(gamma: NDArray) -> NDArray:
         if normalised:
             weight = 1 / (np.exp(beta * (1 - gamma)) + n - 1)
         else:
             weight = np.exp(beta * gamma) / n
-        return -2 * weight * ((n - 1) * gamma + 1)
+        return 2 * weight * ((n - 1) * gamma + 1)
 
+    return approach_to_one(speed, 0.0, times)
+
+
+def approach_to_one(speed: Callable[[NDArray], NDArray], start: float, times: Any) -> Any:
+    r"""The solution of $\dot c = (1 - c)\,s(c)$, at the times, in the variable $\log(1 - c)$.
+
+    Args:
+        speed: s, positive and smooth on [0, 1].
+        start: c(0) < 1.
+        times: (k,), not negative, in increasing order; or one time.
+
+    Raises:
+        ValueError: times out of order.
+    """
+    at = np.atleast_1d(np.asarray(times, np.float64))
+    if at.ndim != 1 or not np.all(np.isfinite(at)) or np.any(np.diff(at) < 0) or at.min() < 0:
+        raise ValueError(f"times must be at least 0 and in increasing order, got {times}")
+    first = np.log1p(-start)
     if at[-1] == 0:
-        found = np.zeros(len(at))
+        found = np.full(len(at), first)
     else:
         done = solve_ivp(
-            change, (0, at[-1]), [0.0], method="DOP853", t_eval=np.unique(at),
-            rtol=TOLERANCE, atol=TOLERANCE,
+            lambda t, u: -speed(-np.expm1(u)), (0, at[-1]), [first], method="DOP853",
+            t_eval=np.unique(at), rtol=TOLERANCE, atol=TOLERANCE,
         )  # fmt: skip
         if not done.success:
             raise ValueError(f"the equation was not solved up to t = {at[-1]}: {done.message}")
-        found = -np.expm1(done.y[0])[np.searchsorted(done.t, at)]
-    return found if np.ndim(times) else found[0]
+        found = done.y[0][np.searchsorted(done.t, at)]
+    gap = -np.expm1(found)
+    return gap if np.ndim(times) else gap[0]

@@ -57,7 +57,8 @@ def curve(
     else:
         axes.plot(x, y, color=ACCENTS[0], alpha=0.6, label=names[1])
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        # over several decades the numbers between them would stand on one another
+        axes.yaxis.set_minor_formatter("{x:g}" if y.max() < 30 * y.min() else "")
     if bound is not None:
         axes.plot(x, np.asarray(bound), "--", color=ACCENTS[1], label="bound")
     axes.legend()

@@ -36,6 +36,20 @@ def test_tokens_in_a_cone_cluster_at_least_at_the_proved_rate(clusters):
             assert np.all(1 - c[k:] <= (1 - c[k]) * np.exp(-rate * (t[k:] - t[k])) + 1e-12)
 
 
+def test_the_least_cosine_stays_above_the_solution_of_its_inequality(clusters):
+    for beta, path in clusters.items():
+        c, t = cosines(path), np.asarray(path.times)
+        bound = dynamics.cosine_bound(c[0], beta, t, least_weight=1 / 16)
+        assert np.all(c >= bound - 1e-12)
+        rate = dynamics.clustering_rate(c[0], beta, least_weight=1 / 16)
+        assert np.all(1 - bound <= (1 - c[0]) * np.exp(-rate * t) + 1e-12)
+    # for β = 0 and equal weights the bound is an equality at the orthogonal start
+    for t in (0.5, 3.0):
+        want = dynamics.orthogonal_start(16, 0.0, t)
+        assert dynamics.cosine_bound(0.0, 0.0, t, least_weight=1 / 16) == pytest.approx(want)
+    assert dynamics.cosine_bound(1.0, 2.0, 1.0) == 1
+
+
 def test_no_rate_above_two_holds_near_consensus(clusters):
     c, t = cosines(clusters[1.0]), np.asarray(clusters[1.0].times)
     observed = -np.diff(np.log1p(-c))[-1] / np.diff(t)[-1]
