@@ -120,7 +120,7 @@ def test_particles_at_nodes_of_quadrature_flow_as_the_gaussian_does(layer):
     # an affine image of the nodes is a quadrature of the moved law, so nothing is sampled
     law = dynamics.GaussianLaw(MEAN, 0.5 * LAW.covariance)
     exact = dynamics.gaussian_flow(layer, law, 0.5).laws[-1]
-    path = dynamics.flow(layer, quadrature(law, 24), 0.5, rtol=1e-10)
+    path = dynamics.flow(layer, quadrature(law, 20), 0.5, rtol=1e-10)
     mean, covariance = moments(path.measure(-1))
     np.testing.assert_allclose(mean, exact.mean, atol=1e-8)
     np.testing.assert_allclose(covariance, exact.covariance, atol=1e-8)
@@ -200,7 +200,7 @@ def test_a_hundred_thousand_samples_have_the_moments_of_the_closed_form():
     error = images(LAW, DOT, n, 1)[0] - exact(LAW, DOT)
     spread = images(LAW, DOT, small, 60).std(axis=0, ddof=1) * np.sqrt(small / n)
     assert np.all(np.abs(error) < 3 * spread)
-    assert np.all(spread < 0.02 * np.abs(exact(LAW, DOT)).max())
+    assert np.all(spread < 0.05 * np.abs(exact(LAW, DOT)).max())
 
 
 # blurring mean shift
