@@ -138,7 +138,8 @@ def _start(layer: Layer, mu: Any) -> EmpiricalMeasure:
             f"velocities of shape {shape}; give the layer an output map to dimension {x.shape[1]}"
         )
     if isinstance(layer, Tangential):
-        xp = jnp if traced(x) else np
+        # NumPy, because under jit all arithmetic of jax.numpy is traced, also that of constants
+        xp, x = (jnp, x) if traced(x) else (np, np.asarray(x))
         off = xp.abs(xp.sum(x * x, axis=1) - 1)
         mu = ensure(
             off < 1e3 * float(jnp.finfo(x.dtype).eps),

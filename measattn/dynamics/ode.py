@@ -126,7 +126,8 @@ def solve(
     inner = ts[(times > 0) & (times < float(time))]
     if len(inner):
         controller = diffrax.ClipStepSizeController(controller, step_ts=inner)
-    now = traced(start, args)
+    # under jit a sum is traced, also where all that goes in is known
+    now = traced(start, args, t1 + 1)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         diffrax.Dopri8() if jnp.finfo(dtype).eps < 1e-10 else diffrax.Tsit5(),

@@ -170,6 +170,20 @@ def test_a_flow_in_float32_stays_in_float32():
 
 
 @pytest.mark.slow
+def test_a_flow_is_the_same_under_jit():
+    mu = ma.EmpiricalMeasure(np.eye(2))
+
+    @jax.jit
+    def path():
+        return dynamics.flow(on_sphere(dot(1.0)), mu, 1.0)
+
+    got = path()
+    assert got.measure(-1).points[0] @ got.points[-1, 1] == pytest.approx(
+        dynamics.orthogonal_start(2, 1.0, 1.0), abs=1e-11
+    )
+
+
+@pytest.mark.slow
 def test_the_derivative_of_a_flow_is_that_of_finite_differences():
     mu = ma.EmpiricalMeasure([[0.8], [-0.5]])
 
