@@ -51,6 +51,10 @@ STATEMENTS = {
     "note-positional",
     "note-permutation",
     "note-gradients",
+    "geshkovski-clusters",
+    "castin-gaussian",
+    "sinkformer",
+    "note-dynamics",
 }
 
 

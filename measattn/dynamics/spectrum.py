@@ -6,6 +6,7 @@ the spectral radius of J is the rate at which nearby clouds approach it or leave
 Source: Arnoldi's method as in ARPACK (Lehoucq, Sorensen & Yang, 1998), on forward derivatives.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +84,7 @@ def spectrum(layer: Any, mu: EmpiricalMeasure, count: int = 6, *, seed: int = 0)
     if size <= DENSE or count >= size - 1:
         values, vectors = np.linalg.eig(np.stack([push(row) for row in np.eye(size)], axis=1))
     else:
-        operator = LinearOperator(shape=(size, size), matvec=push, dtype=np.float64)
+        operator = _Jacobian(push, size)
         start = np.random.default_rng(seed).normal(size=size)
         basis = min(size, max(2 * count + 1, 40))
         try:
@@ -98,6 +99,17 @@ def spectrum(layer: Any, mu: EmpiricalMeasure, count: int = 6, *, seed: int = 0)
     images = np.stack([push(v.real) + 1j * push(v.imag) for v in vectors])
     residuals = np.linalg.norm(images - values[:, None] * vectors, axis=1)
     return Spectrum(values, residuals, vectors.reshape(-1, *shape))
+
+
+class _Jacobian(LinearOperator):
+    """The derivative as an operator of SciPy."""
+
+    def __init__(self, push: Callable[[NDArray], NDArray], size: int):
+        super().__init__(np.float64, (size, size))
+        self._push = push
+
+    def _matvec(self, x: NDArray) -> NDArray:
+        return self._push(x)
 
 
 @eqx.filter_jit
