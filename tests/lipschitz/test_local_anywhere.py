@@ -9,6 +9,8 @@ from measattn.lipschitz import Anywhere, Ball, Box, Split, local
 
 pytestmark = pytest.mark.float64
 
+QUICK = {"starts": 6, "steps": 60}
+
 
 def line(points):
     return ma.EmpiricalMeasure(np.array(points, float)[:, None])
@@ -34,9 +36,9 @@ def by_formula(x, y, slope):
 )
 def test_a_little_mass_elsewhere_does_much_more_than_the_atoms(slope, points, split, anywhere):
     layer, mu = ma.SelfAttention(ma.DotProduct(slope)), line(points)
-    found = local(layer, mu, 1, Anywhere(Ball(1.0)))
+    found = local(layer, mu, 1, Anywhere(Ball(1.0)), **QUICK)
     grid = by_formula(np.array(points), np.linspace(-1, 1, 4001), slope).max()
-    assert found.value == pytest.approx(grid, rel=1e-6)
+    assert found.value == pytest.approx(grid, rel=1e-5)
     assert found.value == pytest.approx(anywhere, rel=1e-2)
     assert local(layer, mu, 1, Split()).value == pytest.approx(split, rel=1e-2)
     assert found.value <= found.upper == lip.bound(layer, Ball(1.0), dimension=1).value
@@ -46,7 +48,7 @@ def test_a_little_mass_elsewhere_does_much_more_than_the_atoms(slope, points, sp
 
 def test_a_finite_pair_comes_near_the_value():
     layer, x = ma.SelfAttention(ma.DotProduct(-1.0)), np.array([1.0, 0.5, -0.2])
-    found = local(layer, line(x), 1, Anywhere(Ball(1.0)))
+    found = local(layer, line(x), 1, Anywhere(Ball(1.0)), **QUICK)
     mass, h = 1e-4, 1e-4
     weights = np.append(np.full(3, (1 - mass) / 3), mass)
     start = found.witness.point[0] * (1 - 1e-3)
@@ -60,18 +62,18 @@ def test_a_finite_pair_comes_near_the_value():
 
 
 def test_the_classes_are_ordered_in_the_plane():
-    for seed in range(2):
-        rng = np.random.default_rng(seed)
-        layer = ma.SelfAttention(ma.Bilinear(rng.normal(size=(2, 2)), np.eye(2)))
-        mu = ma.EmpiricalMeasure(rng.uniform(-0.7, 0.7, size=(4, 2)))
-        domain = Box([-1.0, -1.0], [1.0, 1.0])
-        values = [local(layer, mu, 1, m).value for m in (lip.Whole(), Split(), Anywhere(domain))]
-        assert values[0] <= values[1] * (1 + 1e-9) <= values[2] * (1 + 2e-9)
+    rng = np.random.default_rng(0)
+    layer = ma.SelfAttention(ma.Bilinear(rng.normal(size=(2, 2)), np.eye(2)))
+    mu = ma.EmpiricalMeasure(rng.uniform(-0.7, 0.7, size=(4, 2)))
+    domain = Box([-1.0, -1.0], [1.0, 1.0])
+    classes = (lip.Whole(), Split(), Anywhere(domain))
+    values = [local(layer, mu, 1, moves, **QUICK).value for moves in classes]
+    assert values[0] <= values[1] * (1 + 1e-9) <= values[2] * (1 + 2e-9)
 
 
 def test_a_layer_that_no_theorem_reads_has_a_value_and_no_upper_end():
     layer = ma.SelfAttention(lambda x, y: -2 * x @ y, lambda y: y)
-    found = local(layer, line([1.0, 0.9]), 1, Anywhere(Ball(1.0)))
+    found = local(layer, line([1.0, 0.9]), 1, Anywhere(Ball(1.0)), **QUICK)
     assert found.value == pytest.approx(195.0, rel=1e-2)
     assert found.upper == np.inf
     assert "nothing" in found.how
@@ -80,7 +82,9 @@ def test_a_layer_that_no_theorem_reads_has_a_value_and_no_upper_end():
 
 def test_a_domain_that_does_not_hold_the_measure_is_refused():
     with pytest.raises(ValueError, match="mu must lie in the domain"):
-        local(ma.SelfAttention(ma.DotProduct(1.0)), line([0.0, 2.0]), 1, Anywhere(Ball(1.0)))
+        local(
+            ma.SelfAttention(ma.DotProduct(1.0)), line([0.0, 2.0]), 1, Anywhere(Ball(1.0)), **QUICK
+        )
     with pytest.raises(ValueError, match="must have the dimension 1 of mu"):
         local(ma.SelfAttention(ma.DotProduct(1.0)), line([0.0]), 1, Anywhere(Box([0, 0], [1, 1])))
     with pytest.raises(ValueError, match="must be a bounded domain"):

@@ -63,6 +63,13 @@ class Rows(NamedTuple):
         """The largest distance of a key from the centre."""
         return float(np.linalg.norm(self.keys, axis=1).max())
 
+    def as_key(self) -> NDArray:
+        r"""$P_{jj}V(I + (y_j-\bar y_j)g_{jj}^\top)$, what reaches an atom from itself as a key."""
+        slopes = self.slopes if self.tilts is None else self.slopes + self.tilts
+        moved = (self.keys - self.means) @ self.value.T
+        blocks = self.value[None] + moved[:, :, None] * slopes[:, None, :]
+        return np.diagonal(self.p)[:, None, None] * blocks
+
 
 def rows(head: Head, points: Any, weights: NDArray) -> Rows:
     """The softmax rows of one head at the atoms of a measure.

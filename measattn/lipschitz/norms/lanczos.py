@@ -105,16 +105,22 @@ def lanczos(
     basis[0] = v / np.linalg.norm(v)
     diagonal, beside = np.zeros(steps), np.zeros(steps - 1)
     for k in range(steps):
-        image = matrix.pull(matrix.push(basis[k]))
+        image = np.array(matrix.pull(matrix.push(basis[k])))
         if not np.isfinite(image).all():
             raise ValueError(
                 "the Jacobian of the layer at this measure has entries that are NaN or infinite"
             )
         diagonal[k] = basis[k] @ image
-        known = basis[: k + 1]
-        for _ in range(2):  # once is not enough (Kahan, Parlett)
-            image = image - (known @ image) @ known
+        image -= diagonal[k] * basis[k]
+        if k:
+            image -= beside[k - 1] * basis[k - 1]
         length = float(np.linalg.norm(image))
+        known = basis[: k + 1]
+        for _ in range(2):  # once more only where much was lost (Kahan, Parlett)
+            image -= (known @ image) @ known
+            before, length = length, float(np.linalg.norm(image))
+            if length > 0.7 * before:
+                break
         if k + 1 == steps:
             break
         if length <= size * UNIT * np.abs(diagonal).max():

@@ -21,6 +21,9 @@ from measattn.lipschitz.norms.weights import certify, floored, improve
 RESTARTS = 64
 """Random starts at a problem whose certificate stays open."""
 
+POLISH = 40
+"""Last steps of the power method, for the best problem alone."""
+
 
 class Maximum(NamedTuple):
     """The largest value, and what bounds all of them.
@@ -65,6 +68,7 @@ def maximise(
         state.climb(alive, steps * 2**turn, restart=turn > 0)
     refined = state.refine(refinements)
     winner = int(np.argmax(state.values))
+    state.climb(np.array([winner]), POLISH)
     value = sums.value(winner, state.u[winner])
     upper = float(np.maximum(state.upper, state.values).max())
     if not math.isfinite(value):
