@@ -31,6 +31,9 @@ def family(seed, kind="columns", scale=1.0):
         layer = ma.MultiHead(
             [layer, dense.head(rng, D, D, scale=scale)], rng.normal(size=(D, 2 * D))
         )
+    if kind == "block":
+        both = ma.MultiHead([layer, dense.head(rng, D, D)], rng.normal(size=(D, 2 * D)))
+        layer = ma.layer.post_norm([ma.Stack([ma.RMSNorm(), both])], [ma.LayerNorm()])
     derivative = parts(layer, mu)
     blocks = block_norms(derivative)
     if kind == "outputs":
@@ -43,7 +46,7 @@ def terms(layer, mu, kind, problem):
     return j[problem].transpose(1, 2, 0) if kind == "outputs" else j[:, :, problem]
 
 
-@pytest.mark.parametrize("kind", ["columns", "outputs", "mixed"])
+@pytest.mark.parametrize("kind", ["columns", "outputs", "mixed", "block"])
 def test_any_weights_give_an_upper_bound_and_the_one_of_the_formula(kind):
     layer, mu, sums = family(0, kind)
     rng = np.random.default_rng(1)
