@@ -90,7 +90,7 @@ def _lengths(head: Rows) -> NDArray:
     gr = head.slopes @ gram, tilts @ gram
     r2, p2 = _product(r, r), _product(p, p)
     along = _product(vr, p)
-    size = np.linalg.norm(value, 2) * UP
+    size = float(spectral(value[None])[0])
     # sums of absolute values, which roundings are a part of
     reach = _sizes(p) * np.sqrt(np.maximum(r2, 0))
     margin = 64 * UNIT * (value.shape[1] + 8) * (np.linalg.norm(value) + reach) ** 2
