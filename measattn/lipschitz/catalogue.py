@@ -6,6 +6,7 @@ before it return. All bounds are about coupling constants, which do have these p
 Source: the setting, T1 and T2 of docs/theory-lipschitz.md.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
