@@ -31,6 +31,8 @@ STATEMENTS = {
     "w1-constant",
     "attention-lipschitz",
     "misspecified-input",
+    "infinite-depth",
+    "infinite-depth-trivial",
     "rd-decaying",
     "kim-not-lipschitz",
     "kim-l2",
