@@ -127,13 +127,12 @@ def _keep(worst: dict[str, float], name: str, shares: Any) -> None:
 @house_style
 def funnel(tau: float, far: Any, first: Any, after: Any) -> Any:
     """Distances to the limit, foretold by the first step and told by the next one."""
-    figure, (axes,) = stacks.panels("")
+    figure, (axes,) = stacks.panels(f"τ = {tau:.3f}, proved")
     t = np.arange(len(far))
     axes.plot(t, first, "--", color=ACCENTS[1], label="foretold by the first step")
     axes.plot(t[:-1], after, "--", color=ACCENTS[2], label="told by the next step")
     axes.plot(t, far, "o-", color=ACCENTS[0], label="distance to the limit")
-    axes.set(yscale="log", xlabel="layer", ylabel="W1")
-    axes.text(0.02, 0.04, f"τ = {tau:.3f}, proved", transform=axes.transAxes)
+    axes.set(yscale="log", xlabel="layer", ylabel="W1", xticks=range(0, len(far), 4))
     axes.legend(fontsize=8)
     return figure
 

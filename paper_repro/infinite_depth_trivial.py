@@ -110,7 +110,9 @@ def identity(bench: Bench) -> None:
         1.0,
         "every Dirac mass stays; the library must refuse to prove a rate.",
     )
-    halved = stacks.Block(0.1 * np.eye(2), 0.8 * np.eye(2), np.array([0.02, 0.04]))
+    halved = stacks.Block(0.02 * np.eye(2), 0.8 * np.eye(2), np.array([0.02, 0.04]))
+    together = ma.mixture(starts, np.full(3, 1 / 3))
+    bench.check("tau", stacks.claimed(halved.layer, together) < 1)
     bench.figure(
         paths([(halved, starts), (block, starts)]),
         "Three sequences of twelve tokens. Left, a contraction: all end in one point (black), "

@@ -49,7 +49,7 @@ def random_block(
 def contracting(rng: np.random.Generator, d: int, mu: ma.EmpiricalMeasure) -> Block:
     """A random block, its scores weakened until the library proves a constant below 0.95."""
     value = rng.uniform(0.4, 0.75)
-    block = random_block(rng, d, score=1.0, value=value, shift=0.5 * (1 - value))
+    block = random_block(rng, d, score=rng.uniform(0.3, 1), value=value, shift=0.5 * (1 - value))
     while claimed(block.layer, mu) > 0.95:
         block = block._replace(A=0.7 * block.A)
     return block
