@@ -41,7 +41,7 @@ TOKENS = 10
         "small": r"$\Vert V\Vert<1$ and $q<1$; for the memory $\Vert V\Vert\kappa D_\nu^2/4<1$",
         "inside": r"equilibria lie in the ball of radius $R$",
     },
-    cost=(4, 12),
+    cost=(3, 5),
 )
 def injected(bench: Bench) -> None:
     """Random equilibria against a root finder; memories; perturbed layers; what must fail."""
@@ -138,16 +138,16 @@ def equilibria(bench: Bench) -> None:
         relation="≥",
         predicted=0.0,
     )
-    cut = dyn.equilibrium(block.layer, u, 1e-10, solver=picard(1e-10), steps=4)
+    cut = dyn.equilibrium(block.layer, u, 1e-10, solver=picard(1e-10), steps=16)
     bench.control(
-        "four layers: the run says that it has converged",
+        "sixteen layers: the run says that it has converged",
         stacks.concluded(cut),
         1.0,
         "it was cut short.",
         relation="≥",
         predicted=0.0,
     )
-    bench.at_most("four layers: distance to the equilibrium over the certified one",
+    bench.at_most("sixteen layers: distance to the equilibrium over the certified one",
                   stacks.row_norms(np.asarray(cut.measure.points) - exact).max() / cut.error,
                   1.0)  # fmt: skip
     bench.figure(

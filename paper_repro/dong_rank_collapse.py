@@ -39,7 +39,7 @@ SMALLEST = 1e-250
         "plain": r"bilinear scores, no mask, no residual, no token-wise map between",
         "shared": r"$c$ is that of one layer, again and again, for the second bound",
     },
-    cost=(3, 8),
+    cost=(2, 3),
 )
 def collapse(bench: Bench) -> None:
     """Clouds followed down to 1e-250, two tokens, heads, products; residual and causal mask."""

@@ -15,7 +15,9 @@ from paper_repro.claim import Bench, claim
 from paper_repro.evidence import Verdict
 from paper_repro.jacobians import in_ball
 
-TOKENS = 8
+TOKENS, TOLERANCE = 8, 1e-10
+STACK = optx.FixedPointIteration(rtol=0.0, atol=TOLERANCE)
+"""The stack itself, one layer after the other."""
 
 
 @claim(
@@ -31,7 +33,7 @@ TOKENS = 8
     statement=r"A stack that shares its weights, with its input injected, is iterated. Where a "
     r"constant $\tau<1$ is proved the bound before the run says how many layers are enough, and "
     r"the bound after it how far the limit is; both are checked against a root finder, for the "
-    r"stack and for Anderson's method, at every tolerance. The second is attained. Nothing of "
+    r"stack, for Anderson's method and for runs cut short. The second is attained. Nothing of "
     r"this holds of attention as such: it may go round, grow, or have many fixed points. "
     r"Convergence of nonlinear layers in operator norm has no meaning.",
     source="an essay on functional analysis and attention; C1 and C5 are proved in "
@@ -41,7 +43,7 @@ TOKENS = 8
         "shared": r"all layers are one layer",
     },
     expected=Verdict.NEEDS_HYPOTHESES,
-    cost=(3, 10),
+    cost=(4, 8),
 )
 def banach(bench: Bench) -> None:
     """Bounds before and after a run; then layers without a constant below one."""
@@ -103,24 +105,20 @@ def bounds(bench: Bench) -> None:
         for tolerance in (1e-2, 1e-5, 1e-9):
             layers = int(np.ceil(np.log(moves[0] / ((1 - tau) * tolerance)) / -np.log(tau)))
             enough.append(stacks.row_norms(orbit(case, layers)[-1] - exact).max() / tolerance)
-            for solver in (None, optx.FixedPointIteration(rtol=0.0, atol=tolerance)):
-                found = dyn.equilibrium(block.layer, u, tolerance, solver=solver)
-                away = np.asarray(found.measure.points) - exact
-                told.append(_mean(away, found) / found.error)
+        runs = [dyn.equilibrium(block.layer, u, TOLERANCE, solver=each) for each in (None, STACK)]
+        cut = dyn.equilibrium(block.layer, u, TOLERANCE, solver=STACK, steps=16)
+        for found in (*runs, cut):
+            told.append(_mean(np.asarray(found.measure.points) - exact, found) / found.error)
         if trial == 0:
             drawn = x, exact, moves / (1 - tau), tau
-            cut = dyn.equilibrium(
-                block.layer, u, 1e-9, solver=optx.FixedPointIteration(rtol=0.0, atol=1e-9), steps=4
-            )
             bench.control(
-                "a run that is cut after four layers: it says that it has converged",
+                "a run that is cut after sixteen layers: it says that it has converged",
                 stacks.concluded(cut),
                 1.0,
                 "its last move is far above its tolerance.",
                 relation="≥",
                 predicted=0.0,
             )
-            told.append(_mean(np.asarray(cut.measure.points) - exact, cut) / cut.error)
     bench.at_most("distance to the limit over the bound before the run", max(before), 1.0)
     bench.at_most("distance to the limit over the bound after the run", max(after), 1.0)
     bench.at_most("distance after the number of layers that are enough, over the tolerance",
@@ -148,11 +146,12 @@ def _mean(moves: np.ndarray, found: dyn.FixedPoint) -> float:
 def funnel(x: Any, exact: Any, error: Any, tau: float) -> Any:
     """The first coordinate of the tokens that move most, each with its certified funnel."""
     figure, (left, right) = stacks.panels(f"Certified funnel, τ = {tau:.2f}", "Its width")
-    t = np.arange(11)
+    # at the start the funnel is so wide that nothing else would be seen
+    t = np.arange(1, 11)
     chosen = np.argsort(exact[:, 0])[[0, TOKENS // 2, -1]]
     for colour, i in zip(ACCENTS, chosen, strict=False):
-        path = x[: len(t), i, 0]
-        left.fill_between(t, path - error[: len(t)], path + error[: len(t)], color=colour,
+        path = x[t, i, 0]
+        left.fill_between(t, path - error[t], path + error[t], color=colour,
                           alpha=0.2, linewidth=0)  # fmt: skip
         left.plot(t, path, "o-", color=colour, markersize=3)
         left.axhline(exact[i, 0], color=INK, linestyle=":", linewidth=0.9)
@@ -161,7 +160,7 @@ def funnel(x: Any, exact: Any, error: Any, tau: float) -> Any:
     right.plot(np.arange(len(far))[shown], error[shown], "--", color=ACCENTS[1], label="certified")
     right.plot(np.arange(len(far))[shown], far[shown], "o-", color=ACCENTS[0], markersize=3,
                label="distance to the limit")  # fmt: skip
-    left.set(xlabel="layer", ylabel="first coordinate", xticks=t[::2])
+    left.set(xlabel="layer", ylabel="first coordinate", xticks=t)
     right.set(yscale="log", xlabel="layer", ylabel="largest distance")
     right.legend(fontsize=8)
     return figure

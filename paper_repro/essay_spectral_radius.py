@@ -24,9 +24,9 @@ NUDGE = 1e-3
     group="C",
     title="The spectral radius decides whether depth is stable: near a fixed point of one layer",
     formulas=[
-        r"X^*=F(X^*),\ J=DF(X^*):\qquad\rho(J)<1\ \Rightarrow\ |X_t-X^*|^{1/t}\to\rho(J),\qquad"
-        r"\rho(J)>1\ \Rightarrow\ X^*\mathrm{\ is\ unstable}",
-        r"\rho(J)\leq\Vert J\Vert\leq\tau",
+        r"X^*=F(X^*),\quad J=DF(X^*),\qquad\rho(J)\leq\Vert J\Vert\leq\tau",
+        r"\rho(J)<1\ \Rightarrow\ \limsup|X_t-X^*|^{1/t}\leq\rho(J),\qquad"
+        r"\rho(J)>1\ \Rightarrow\ X^*\mathrm{\ repels}",
         r"F(\pm r)=\pm\left(u+vr\tanh\kappa r^2\right)",
     ],
     statement=r"For a layer that is repeated, with its input injected, the spectral radius of its "
@@ -35,15 +35,15 @@ NUDGE = 1e-3
     r"that attract and one between them that does not, so a radius below one says nothing of "
     r"starts far away; layers of radius zero that differ multiply to one of radius four; and a "
     r"radius of ½ allows a growth of a thousand on the way.",
-    source="an essay on functional analysis and attention; the first line is Ostrowski's theorem, "
-    "the second C5 of docs/theory-dynamics",
+    source="an essay on functional analysis and attention; rates near fixed points are "
+    "Ostrowski's theorem, the order of the constants is C5 of docs/theory-dynamics",
     hypotheses={
         "fixed": r"the Jacobian is that at a fixed point",
         "near": r"the start is near it",
         "shared": r"all layers are one layer",
     },
     expected=Verdict.NEEDS_HYPOTHESES,
-    cost=(3, 8),
+    cost=(3, 5),
 )
 def spectral(bench: Bench) -> None:
     """Rates near fixed points, a map with three of them, layers that differ, transients."""

@@ -36,7 +36,7 @@ SEEN = 1e-12
         "ball": r"a ball holds $\mu$ and all its images",
         "tau": r"$\tau<1$ is a constant of $T$ in $W_1$ on that ball",
     },
-    cost=(3, 12),
+    cost=(3, 6),
 )
 def infinite(bench: Bench) -> None:
     """Random contractions from random starts; then layers and runs that must claim nothing."""

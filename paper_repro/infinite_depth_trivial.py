@@ -40,7 +40,7 @@ TOKENS = 12
         "plain": r"no inputs are injected, and no layer knows positions",
         "tau": r"where a limit is claimed, $\tau<1$ is proved",
     },
-    cost=(3, 6),
+    cost=(3, 5),
 )
 def trivial(bench: Bench) -> None:
     """Limits of contractions, V = I, scores of any size, the kernel without projection."""

@@ -38,7 +38,7 @@ FEWEST = 64
         "independent": r"tokens are drawn independently, and the query is none of them",
         "ball": r"E4: the law lives on the ball of radius $R$; the normal law is sub-Gaussian",
     },
-    cost=(3, 12),
+    cost=(2, 4),
 )
 def sampling(bench: Bench) -> None:
     """Two points exactly, random laws, the normal law on a ball; heavy tails as the control."""
