@@ -60,7 +60,6 @@ def random() -> Iterator[Row]:
             for p in (1, 2, math.inf):
                 tightness, violations = [], 0
                 for _ in range(20 if kind == "random" else 5):
-                    jax.clear_caches()  # every search compiles its own loop
                     value = rng.normal(size=(d, d))
                     layer = ma.SelfAttention(ma.Bilinear(make(d), np.eye(d)), value)
                     below = search(layer, Ball(1.0), key=KEY, p=p, starts=16, steps=150)
