@@ -276,3 +276,11 @@ else:
     subprocess.run([sys.executable, "-c", program], check=True)
     program = "import sys, measattn.plot; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_figures_of_transport_refuse_what_is_no_solution():
+    mu = ma.EmpiricalMeasure(np.eye(2))
+    with pytest.raises(ValueError, match="solution must be one with a plan"):
+        ma.plot.transport(None, mu, mu)
+    with pytest.raises(ValueError, match="solution must be one with a trace"):
+        ma.plot.bracket(ma.wasserstein.w_inf(mu, mu))

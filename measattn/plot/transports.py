@@ -1,7 +1,7 @@
 """Figures of optimal transport: plans, potentials, and brackets that close."""
 
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ FINEST_GAP = 1e-13
 
 @house_style
 def transport(
-    solution: Solution,
+    solution: Any,
     mu: EmpiricalMeasure,
     nu: EmpiricalMeasure,
     ax: "Axes | None" = None,
@@ -146,7 +146,7 @@ def potential(
 
 
 @house_style
-def bracket(solution: Solution, ax: "Axes | None" = None, *, tol: float | None = None) -> "Figure":
+def bracket(solution: Any, ax: "Axes | None" = None, *, tol: float | None = None) -> "Figure":
     r"""How the certified bracket closed, round by round, on a logarithmic axis.
 
     Of every round the best bounds so far are drawn, as they lie above and below the final value:
@@ -161,6 +161,7 @@ def bracket(solution: Solution, ax: "Axes | None" = None, *, tol: float | None =
     Raises:
         ValueError: the solution has no rounds.
     """
+    _check_solution(solution, "trace")
     if not solution.trace:
         raise ValueError(
             f"the solution has no rounds to draw, its solver was {solution.solver}: pass "
@@ -189,9 +190,16 @@ def bracket(solution: Solution, ax: "Axes | None" = None, *, tol: float | None =
 
 
 def _clouds(
-    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure
+    solution: Any, mu: EmpiricalMeasure, nu: EmpiricalMeasure
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Points and weights of both measures, if the solution can be theirs."""
+    _check_solution(solution, "plan")
+    for name, measure in (("mu", mu), ("nu", nu)):
+        if not isinstance(measure, EmpiricalMeasure):
+            raise ValueError(
+                f"{name} must be an EmpiricalMeasure, got a {type(measure).__name__}: pass the "
+                "measures that the solution was computed for"
+            )
     rows, cols, _ = solution.plan
     needed = (int(rows.max(initial=-1)) + 1, int(cols.max(initial=-1)) + 1)
     if needed[0] > mu.size or needed[1] > nu.size:
@@ -200,6 +208,14 @@ def _clouds(
             f"{mu.size} and {nu.size}: pass the measures that the solution was computed for"
         )
     return arrays(mu), arrays(nu)
+
+
+def _check_solution(solution: object, part: str) -> None:
+    if not hasattr(solution, part):
+        raise ValueError(
+            f"solution must be one with a {part}, as wasserstein.w1 and wp return it, got a "
+            f"{type(solution).__name__}"
+        )
 
 
 def _heaviest(plan: Plan, count: int) -> Plan:

@@ -51,6 +51,17 @@ class BottleneckSolution:
     plan: Plan = field(repr=False)
     blocking: Index = field(repr=False)
 
+    @property
+    def gap(self) -> float:
+        """The width of the certified bracket, ``upper - lower``."""
+        return self.upper - self.lower
+
+    def __repr__(self) -> str:
+        return (
+            f"Winf = {self.value:.12g}, certified in [{self.lower:.12g}, {self.upper:.12g}] "
+            f"(gap {self.gap:.1e}; bottleneck transport)"
+        )
+
     def __float__(self) -> float:
         return self.value
 

@@ -241,7 +241,8 @@ class Metric(AbstractGround):
         if not np.all(np.isfinite(values) & (values >= 0)):
             raise ValueError(
                 "metric must be finite and not negative, got "
-                f"{values[~(np.isfinite(values) & (values >= 0))][0]}"
+                f"{values[~(np.isfinite(values) & (values >= 0))][0]}; where it is rounding that "
+                "goes below 0, take jnp.maximum(..., 0)"
             )
         return values if self.p == 1 else values**self.p
 
