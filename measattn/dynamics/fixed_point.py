@@ -24,6 +24,7 @@ from measattn.dynamics.steps import check_layer
 from measattn.kernel import moved, transport
 from measattn.lipschitz import UnreadableLayer
 from measattn.lipschitz.forms import form
+from measattn.lipschitz.quotient import in_float64
 from measattn.measure import EmpiricalMeasure, measure, states
 from measattn.points import state, with_state
 from measattn.wasserstein import Solution, w1
@@ -280,7 +281,7 @@ def _certified(layer: Any, mu: EmpiricalMeasure) -> tuple[float, bool, Contracti
         )
     except UnreadableLayer:
         with jax.enable_x64(True):
-            out = np.asarray(state(moved(layer, mu)), np.float64)
+            out = np.asarray(state(moved(*in_float64((layer, mu)))))
         off, exact = 0.0, False
     best = min(proofs, key=lambda proof: norm(proof.p, out - x, weights) / (1 - proof.value))
     distance = norm(best.p, out - x, weights) + off

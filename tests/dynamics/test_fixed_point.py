@@ -196,3 +196,13 @@ def test_inputs_belong_to_the_atoms():
         ma.EmpiricalMeasure(inputs[:-1]) @ injected
     with pytest.raises(ValueError, match="inputs belong to the atoms"):
         injected.at(ma.EmpiricalMeasure(inputs))(jnp.zeros(3))
+
+
+def test_a_layer_whose_rounding_is_not_bounded_says_so():
+    layer, inputs = contractive(6)
+    points = ma.Token(jnp.arange(12.0), jnp.asarray(inputs))
+    masked = ma.SelfAttention(ma.Causal(layer.potential), layer.value)
+    found = dyn.fixed_point(dyn.Injected(masked, inputs), ma.EmpiricalMeasure(points))
+    assert found.verdict == "certified"
+    assert not found.exact
+    assert "without rounding" in found.status
