@@ -83,13 +83,13 @@ def rates(bench: Bench) -> None:
     bench.check("near", True, f"within {NUDGE:g}")
     bench.at_most("Jacobians of the library at fixed points against NumPy", max(errors), 1e-12)
     bench.at_most(r"fitted rate near a fixed point against $\rho(J)$, relative",
-                  max(abs(row[2] / row[1] - 1) for row in rows), 0.05)  # fmt: skip
+                  max(abs(row[2] / row[1] - 1) for row in rows), 0.1)  # fmt: skip
     bench.at_most(r"$\rho(J)$ over $\Vert J\Vert$, and that over τ where it is proved",
                   max(above), 1 + TOLERANCE)  # fmt: skip
     bench.control(
-        r"the rate near a fixed point is $\Vert J\Vert$, within 5 %",
+        r"the rate near a fixed point is $\Vert J\Vert$, within 10 %",
         max(abs(row[2] / row[3] - 1) for row in rows),
-        0.05,
+        0.1,
         "the norm bounds one step; the radius is the rate of many.",
     )
     bench.table(

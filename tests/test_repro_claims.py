@@ -137,15 +137,15 @@ BROKEN = {
     ),
     "a proof of contraction for every layer": (
         "infinite-depth",
-        "from measattn.dynamics import contraction as c\n"
-        "import dataclasses\nn = c.bound\n"
+        "import dataclasses, importlib\n"
+        "c = importlib.import_module('measattn.dynamics.contraction')\nn = c.bound\n"
         "def broken(*arguments, **names):\n"
         "    return dataclasses.replace(n(*arguments, **names), value=0.9)\n"
         "c.bound = broken\nc._invariant = lambda layer, radius, *rest: c.Ball(radius)",
     ),
     "runs that say they have converged when they stop": (
         "essay-banach",
-        "from measattn import dynamics as d\nimport dataclasses, importlib\n"
+        "import dataclasses, importlib\n"
         "f = importlib.import_module('measattn.dynamics.fixed_point')\nn = f._judged\n"
         "def broken(*arguments):\n"
         "    return dataclasses.replace(n(*arguments), verdict='converged')\n"
