@@ -188,7 +188,7 @@ def depth(bench: Bench) -> None:
         "Left: eigenvalues of I + J and the unit circle. Right: the norm of the product of the "
         "Jacobians of L random layers",
         "Eigenvalues leave the unit circle on the right; products with residuals grow "
-        "exponentially unless their branches are divided by the depth",
+        "with depth unless their branches are divided by it",
     )
 
 
