@@ -43,7 +43,7 @@ check: lint test test-float32 ## what CI runs
 	@$(BIN)/python -m paper_repro --quick --fresh --out build/check
 
 bench: $(STAMP) ## the benchmarks, each beside its peers (ARGS="--large --peers")
-	@$(BIN)/python benchmarks/attention.py && $(BIN)/python benchmarks/lipschitz.py && $(BIN)/python benchmarks/transport.py $(ARGS)
+	@$(BIN)/python benchmarks/attention.py && $(BIN)/python benchmarks/lipschitz.py && $(BIN)/python benchmarks/local_constants.py && $(BIN)/python benchmarks/transport.py $(ARGS)
 
 reference: ## regenerate the reference states with transformers, in an environment of its own
 	@test -x build/reference/bin/python || $(PYTHON) -m venv build/reference

@@ -5,15 +5,13 @@ Every row is a number that the theory fixes or that a search attains; there is n
 Run: ``python benchmarks/lipschitz.py [case ...]``
 """
 
-import argparse
 import math
-import sys
 import time
 from collections.abc import Iterator
 
 import jax
 import numpy as np
-from report import Row, about
+from report import Row, run_cases
 
 import measattn as ma
 from measattn.lipschitz import Ball, bound, bracket, search
@@ -79,25 +77,6 @@ def random() -> Iterator[Row]:
 CASES = (repelling, attracting, random)
 
 
-def main() -> None:
-    """Run the cases and print their rows."""
-    every = {case.__name__: case for case in CASES}
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("case", nargs="*", help=", ".join(every))
-    options = parser.parse_args()
-    if unknown := sorted(set(options.case) - every.keys()):
-        parser.error(f"there is no case {', '.join(unknown)}; there are {', '.join(every)}")
-    jax.config.update("jax_enable_x64", True)
-    print("\n".join(f"{name}: {value}" for name, value in about().items()))
-    short = 0
-    for name in options.case or every:
-        print(f"\n{name}. {every[name].__doc__}", flush=True)
-        for row in every[name]():
-            print(row, flush=True)
-            short += row.verdict == "FALLS SHORT"
-    print(f"\n{short} requirements fall short")
-    sys.exit(bool(short))
-
-
 if __name__ == "__main__":
-    main()
+    jax.config.update("jax_enable_x64", True)
+    run_cases(CASES, __doc__)

@@ -1,9 +1,12 @@
 """What a benchmark prints and stores: numbers beside what is required of them."""
 
+import argparse
 import datetime
 import importlib.metadata
 import os
 import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +47,25 @@ def about() -> dict[str, str]:
         "machine": f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GB",
         "versions": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages),
     }
+
+
+def run_cases(cases: Sequence[Callable[[], Iterable[Row]]], title: str) -> None:
+    """Run the cases that the command line names and print their rows; exit with 1 if one fails."""
+    every = {case.__name__: case for case in cases}
+    parser = argparse.ArgumentParser(description=title.split("\n")[0])
+    parser.add_argument("case", nargs="*", help=", ".join(every))
+    options = parser.parse_args()
+    if unknown := sorted(set(options.case) - every.keys()):
+        parser.error(f"there is no case {', '.join(unknown)}; there are {', '.join(every)}")
+    print("\n".join(f"{name}: {value}" for name, value in about().items()))
+    short = 0
+    for name in options.case or every:
+        print(f"\n{name}. {every[name].__doc__}", flush=True)
+        for row in every[name]():
+            print(row, flush=True)
+            short += row.verdict == "FALLS SHORT"
+    print(f"\n{short} requirements fall short")
+    sys.exit(bool(short))
 
 
 def _processor() -> str:

@@ -99,6 +99,7 @@ def test_every_module_has_its_floor():
         ("ot", {"wasserstein"}),
         ("matplotlib", {"plot"}),
         ("safetensors", {"pretrained"}),
+        ("diffrax", {"dynamics"}),
         ("gguf", {"pretrained"}),
         ("tokenizers", {"pretrained"}),
         ("paper_repro", {"cli"}),
@@ -119,7 +120,8 @@ def test_a_heavy_package_is_imported_in_its_own_home_alone(package, homes):
 IMPORT_PROBE = """
 import sys
 import measattn
-heavy = {"ot", "torch", "matplotlib", "safetensors", "gguf", "tokenizers", "transformers"}
+heavy = {"ot", "torch", "matplotlib", "diffrax", "safetensors", "gguf", "tokenizers"}
+heavy |= {"transformers"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 import jax
 assert not jax.config.jax_enable_x64

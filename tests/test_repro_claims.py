@@ -59,6 +59,10 @@ STATEMENTS = {
     "note-positional",
     "note-permutation",
     "note-gradients",
+    "geshkovski-clusters",
+    "castin-gaussian",
+    "sinkformer",
+    "note-dynamics",
 }
 
 

@@ -1,8 +1,7 @@
 r"""What a law of tokens looks like in a few numbers, in memory O(n).
 
 Source: the effective number of clusters is the similarity-sensitive diversity of order 2 of
-Leinster & Cobbold, *Ecology* 93 (2012) 477-489; the interaction energy is that of Geshkovski,
-Letrouit, Polyanskiy & Rigollet, arXiv 2312.10794.
+Leinster & Cobbold, *Ecology* 93 (2012) 477-489.
 """
 
 from typing import Any, NamedTuple
@@ -10,13 +9,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from measattn.checks import number
-from measattn.measure import EmpiricalMeasure, normalise
+from measattn.dynamics.energy import interaction_energy
+from measattn.measure import EmpiricalMeasure
 from measattn.points import state
-from measattn.potential import Gaussian, as_potential, stream
+from measattn.potential import Gaussian
 
 ROWS = 256
 """Atoms whose distances to all others are held at once."""
@@ -29,11 +28,13 @@ class Observed(NamedTuple):
         radius: the largest norm of an atom with mass.
         diameter: the largest distance of two of them.
         clusters: their effective number.
+        energy: the interaction energy of a potential.
     """
 
     radius: Any
     diameter: Any
     clusters: Any
+    energy: Any
 
 
 def radius(mu: EmpiricalMeasure) -> Float[Array, ""]:
@@ -62,19 +63,6 @@ def _diameter(x: Array, charged: Array) -> Array:
     return jnp.sqrt(jnp.maximum(jnp.max(jax.lax.map(farthest, padded)), 0))
 
 
-def energy(potential: Any, mu: EmpiricalMeasure) -> Float[Array, ""]:
-    r"""The logarithm of the interaction energy, $\log\iint G(x, y)\,\mu(dx)\,\mu(dy)$.
-
-    Args:
-        potential: $\log G$.
-        mu: $\mu$.
-    """
-    weights = normalise(mu.log_weights)
-    values = jnp.zeros((mu.size, 1), mu.dtype)
-    _, log_z = stream(as_potential(potential), mu.points, mu.points, weights, values)
-    return logsumexp(jnp.where(_charged(mu), weights + log_z, -jnp.inf))
-
-
 def clusters(mu: EmpiricalMeasure, bandwidth: Any) -> Float[Array, ""]:
     r"""The effective number $1/\iint e^{-|x-y|^2/2h^2}\,\mu(dx)\,\mu(dy)$ of clusters.
 
@@ -84,7 +72,7 @@ def clusters(mu: EmpiricalMeasure, bandwidth: Any) -> Float[Array, ""]:
         mu: $\mu$.
         bandwidth: h > 0.
     """
-    return jnp.exp(-energy(Gaussian(number("bandwidth", bandwidth, positive=True)), mu))
+    return 0.5 / interaction_energy(Gaussian(number("bandwidth", bandwidth, positive=True)), mu)
 
 
 def _charged(mu: EmpiricalMeasure) -> Array:

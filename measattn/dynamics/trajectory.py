@@ -15,7 +15,9 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
+from measattn.attention import SelfAttention
 from measattn.checks import number
+from measattn.dynamics.energy import interaction_energy
 from measattn.dynamics.observables import Observed, clusters, diameter, radius
 from measattn.dynamics.rate import Rate, fit_rate
 from measattn.dynamics.steps import advance, check_layer
@@ -49,6 +51,7 @@ class Trajectory:
         radius: of each measure (T + 1,), likewise empty if it was not asked for.
         diameter: likewise.
         clusters: their effective number, likewise.
+        energy: the interaction energy (T + 1,); empty without a potential.
         status: in full sentences, whether all steps were made.
     """
 
@@ -60,6 +63,7 @@ class Trajectory:
     radius: NDArray = field(repr=False)
     diameter: NDArray = field(repr=False)
     clusters: NDArray = field(repr=False)
+    energy: NDArray = field(repr=False)
     status: str
 
     def __getitem__(self, step: int) -> EmpiricalMeasure:
@@ -99,6 +103,7 @@ def iterate(
     observe: bool = True,
     keep: Iterable[int] | str = (),
     bandwidth: float | int | None = None,
+    potential: Any = None,
     tol: float | int = 1e-9,
     watch: Watch | None = None,
 ) -> Trajectory:
@@ -115,6 +120,7 @@ def iterate(
         observe: record radius, diameter and the effective number of clusters.
         keep: the steps whose measures are kept besides the first and the last; "all" keeps all.
         bandwidth: of the clusters; 0.05 times the diameter of ``mu`` by default.
+        potential: whose interaction energy is observed; that of the layer if it is self-attention.
         tol: of the distances, as for `wasserstein.w1`.
         watch: called as ``watch(step, steps)`` on the way.
 
@@ -126,7 +132,10 @@ def iterate(
     check_layer(layer, mu)
     steps = _count("steps", steps)
     wanted = set(range(steps + 1)) if keep == "all" else {int(step) for step in keep}
-    look = _Look(_bandwidth(mu, bandwidth) if observe else None, distances or bool(wanted))
+    if potential is None and isinstance(layer, SelfAttention):
+        potential = layer.potential
+    wide = _bandwidth(mu, bandwidth) if observe else None
+    look = _Look(wide, potential if observe else None, distances or bool(wanted))
     kept, solutions, looks = {0: mu}, [], [_first(look, mu)]
     size = min(LONGEST, max(1, CHUNK // (mu.size * mu.dimension * mu.dtype.itemsize)))
     done, last, status = 0, mu, "All steps were made."
@@ -157,7 +166,16 @@ def iterate(
     )
     seen = Observed(*(np.concatenate(part).reshape(-1) for part in zip(*looks, strict=True)))
     return Trajectory(
-        done, kept, w1s, lower, upper, seen.radius, seen.diameter, seen.clusters, status
+        done,
+        kept,
+        w1s,
+        lower,
+        upper,
+        seen.radius,
+        seen.diameter,
+        seen.clusters,
+        seen.energy,
+        status,
     )
 
 
@@ -165,12 +183,17 @@ class _Look(eqx.Module):
     """What is recorded of each measure: its points, and what is observed."""
 
     bandwidth: Array | None
+    potential: Any
     path: bool = eqx.field(static=True)
 
     def __call__(self, mu: EmpiricalMeasure) -> tuple:
-        seen = Observed(*[jnp.zeros(0)] * 3)
+        seen = Observed(*[jnp.zeros(0)] * 4)
         if self.bandwidth is not None:
-            seen = Observed(radius(mu), diameter(mu), clusters(mu, self.bandwidth))
+            seen = seen._replace(
+                radius=radius(mu), diameter=diameter(mu), clusters=clusters(mu, self.bandwidth)
+            )
+        if self.potential is not None:
+            seen = seen._replace(energy=interaction_energy(self.potential, mu))
         return (mu.points if self.path else None), seen
 
 

@@ -9,6 +9,8 @@ from measattn.lipschitz.derivatives.blocks import BlockNorms
 from measattn.lipschitz.derivatives.families import columns, outputs
 from measattn.lipschitz.derivatives.operator import Operator
 from measattn.lipschitz.derivatives.parts import Parts
+from measattn.lipschitz.domains import AbstractDomain
+from measattn.lipschitz.forms import Form
 from measattn.lipschitz.moves import Moves, Split, Whole
 from measattn.lipschitz.norms.lanczos import spectral_norm
 from measattn.lipschitz.norms.maximum import maximise
@@ -92,3 +94,38 @@ def euclidean(
         schur=test,
         how="value is attained by the witness, a singular vector of the Jacobian; " + reason,
     )
+
+
+def anywhere_bound(
+    derivative: Parts, known: Form, weights: NDArray, domain: AbstractDomain
+) -> float:
+    r"""An upper bound of $L(\mu)$ on a domain from the atoms of the measure.
+
+    $$ L(\mu) \le r + \sum_h\|V\|\Bigl[\|A\|\max_j|y_j-c|^2 + \sum_i\omega_i
+       \frac{e^{a(x_i,m)+|g_i|R}}{Z_i}\bigl(1+(|m-\bar y_i|+R)|g_i|\bigr)\Bigr] $$
+
+    on a ball of radius R about m, r = 1 with a residual, c the mean of the keys.
+
+    Source: G2 of docs/theory-lipschitz.md.
+    """
+    total, radius = float(known.residual), domain.radius
+    for head in derivative.heads:
+        size = float(np.linalg.norm(head.value, 2)) * UP
+        total += size * float(np.linalg.norm(head.matrix, 2)) * head.reach**2 * UP
+        if not head.own:
+            continue
+        middle = -head.centre if domain.centre is None else domain.centre - head.centre
+        steepest = np.linalg.norm(head.slopes, axis=1)
+        raised = np.abs(head.slopes) @ np.abs(middle) + steepest * radius + np.abs(head.normaliser)
+        highest = head.slopes @ middle + steepest * radius - head.normaliser
+        if head.tilts is not None:  # the Gaussian factor of the key is at most 1
+            precision = head.matrix[0, 0]
+            steepest = np.linalg.norm(head.slopes - precision * middle, axis=1)
+            steepest = steepest + precision * radius
+        lever = 1 + (np.linalg.norm(middle - head.means, axis=1) + radius) * steepest
+        with np.errstate(over="ignore"):
+            # what the rounding of the exponent may be
+            density = np.exp(highest + 1e-14 * (len(middle) + 8) * (raised + 1))
+            sums = float(weights @ (density * lever))
+        total += size * sums * (1 + 8 * head.error) * UP
+    return total * UP

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from measattn.lipschitz.anywhere import anywhere
 from measattn.lipschitz.catalogue import bound
-from measattn.lipschitz.closed import euclidean, sums
+from measattn.lipschitz.closed import anywhere_bound, euclidean, sums
 from measattn.lipschitz.derivatives.blocks import block_norms
 from measattn.lipschitz.derivatives.parts import Parts, parts
 from measattn.lipschitz.derivatives.sampled import Sampled, largest
 from measattn.lipschitz.domains import AbstractDomain
+from measattn.lipschitz.forms import form
 from measattn.lipschitz.moves import Anywhere, Moves, Split, Whole
 from measattn.lipschitz.norms.lanczos import spectral_norm
 from measattn.lipschitz.quotient import in_float64, masses
@@ -79,7 +80,7 @@ def local(
             not finite.
         RuntimeError: a value exceeds a theorem, which would be a fault of the library.
 
-    Source: G1, G3 and G4 of docs/theory-lipschitz.md; for `Anywhere` the theorem of `bound`.
+    Source: G1, G3 and G4 of docs/theory-lipschitz.md; for `Anywhere` G2 or the theorem of `bound`.
     """
     order = _order(p)
     _check(mu, moves, tol, probability)
@@ -96,6 +97,11 @@ def local(
         if atoms is not None:
             raise ValueError(
                 f"atoms must be None for a layer with a closed form, where all count, got {atoms!r}"
+            )
+        if derivative.masked and isinstance(moves, Anywhere):
+            raise ValueError(
+                f"moves must be Whole() or Split() for a masked layer, got {moves}: where a point "
+                "crosses the mask the layer jumps"
             )
         _check_finite(derivative, kept)
         blocks = block_norms(derivative)
@@ -114,7 +120,7 @@ def local(
     else:
         found = _sampled(Sampled(layer, law, weights), law, kept, order, atoms, rng)
     if isinstance(moves, Anywhere):
-        return _anywhere(layer, law, weights, moves, found, kept, (starts, steps), rng)
+        return _anywhere(layer, law, derivative, weights, moves, found, kept, (starts, steps), rng)
     return _renumbered(found, kept)
 
 
@@ -173,6 +179,7 @@ def _sampled(
 def _anywhere(
     layer: Any,
     mu: EmpiricalMeasure,
+    derivative: Parts | None,
     weights: NDArray,
     moves: Anywhere,
     split: LocalConstant | None,
@@ -191,21 +198,36 @@ def _anywhere(
     if split is not None and split.value >= value:
         value, witness = split.value, _renumbered(split, kept).witness
     how = f"value is attained by the witness, the best of {effort[0] + 1} ascents over the domain; "
-    try:
-        proved = bound(layer, moves.domain, 1, dimension=x.shape[1])
-    except ValueError as reason:
-        upper, how = math.inf, f"{how}nothing is certified above: {reason}"
-    else:
-        upper = proved.value
-        how += f"upper is certified by {proved.theorem}, for all measures on the domain."
-        if value > upper:
-            raise RuntimeError(
-                f"the search attains {value!r}, above the bound {upper!r} of {proved.theorem}: one "
-                "of them is wrong, please report it with the layer, the measure and the domain"
-            )
+    upper, reason = _above(layer, derivative, weights, moves.domain, x.shape[1])
+    if value > upper:
+        raise RuntimeError(
+            f"the search attains {value!r}, above the upper end {upper!r} that is {reason}: one of "
+            "them is wrong, please report it with the layer, the measure and the domain"
+        )
+    how += (
+        f"upper is {reason}." if math.isfinite(upper) else f"nothing is certified above: {reason}"
+    )
     return LocalConstant(
         value=value, upper=upper, p=1.0, moves=moves, metric="W1", witness=witness, how=how
     )
+
+
+def _above(
+    layer: Any, derivative: Parts | None, weights: NDArray, domain: AbstractDomain, dimension: int
+) -> tuple[float, str]:
+    """The smallest proved upper bound of the constant Anywhere, and its reason."""
+    upper, reason = math.inf, "no theorem applies"
+    try:
+        proved = bound(layer, domain, 1, dimension=dimension)
+        if proved.metric == "W1":
+            upper, reason = proved.value, f"certified by {proved.theorem} for the whole domain"
+        if derivative is not None:
+            near = anywhere_bound(derivative, form(layer, dimension), weights, domain)
+            if near < upper:
+                upper, reason = near, "certified by G2, from the atoms of the measure"
+    except ValueError as refusal:
+        reason = reason if math.isfinite(upper) else str(refusal)
+    return upper, reason
 
 
 def _named(atoms: Any, kept: NDArray) -> list[int]:

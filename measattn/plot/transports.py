@@ -55,7 +55,7 @@ def transport(
         arcs: the most arcs drawn, the heaviest ones, from 0 on; a title says what is left out.
 
     Raises:
-        ValueError: the plan is one between other measures, or ``arcs`` is no count.
+        ValueError: the plan is one between measures of other sizes, or ``arcs`` is no count.
     """
     if isinstance(arcs, bool) or not isinstance(arcs, Integral) or arcs < 0:
         raise ValueError(f"arcs must be a whole number of at least 0, got {arcs!r}")

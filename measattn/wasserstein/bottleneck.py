@@ -67,7 +67,7 @@ def w_inf(
     over these finds it exactly. Atoms without mass count for nothing.
 
     Args:
-        mu: a measure with n equally heavy atoms.
+        mu: a measure with n equally heavy atoms, up to 64 eps of their dtype, which is rounding.
         nu: another, with m.
         watch: called with the certified bracket after each threshold that was tried, for long
             runs: ``watch=print``; before there is a plan its upper end is infinite.

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from measattn.wasserstein.ground import UNDERFLOW, UNIT, Vector
+from measattn.wasserstein.ground import UNIT, Vector
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.pricing import Priced, c_transform
-from measattn.wasserstein.problem import Problem
+from measattn.wasserstein.problem import Problem, exact_sums
 
 
 class Below(NamedTuple):
@@ -60,6 +60,19 @@ class Certified(NamedTuple):
         return self.above.upper - self.below.lower
 
 
+def root(cost: float, p: float | int) -> tuple[float, float]:
+    r"""Bounds of $c^{1/p}$ from below and from above.
+
+    The exponent is rounded, which changes the root by the factor $e^{\upsilon|\log c|/p}$, and so
+    are the power and what it is multiplied with.
+    """
+    if p == 1 or cost == 0:
+        return cost, cost
+    middle = cost ** (1 / p)
+    margin = (4 + 2 * abs(math.log(cost)) / p) * UNIT
+    return middle * (1 - margin), middle * (1 + margin)
+
+
 def certify(problem: Problem, plan: Plan, potential: Vector) -> Certified:
     """The certified bracket of a plan and a potential on the sources, whatever their quality."""
     return Certified(from_below(problem, potential), from_above(problem, plan))
@@ -87,7 +100,8 @@ def from_below(problem: Problem, potential: Vector, opposite: Vector | None = No
         + mismatch * max(height_u, height_v)
     )
     dual = math.fsum([*(a * u), *(b * v)])
-    return Below(max(dual - rounding - UNDERFLOW * math.fsum(b), 0.0), u, priced)
+    rounding += ground.underflow * math.fsum(b) + problem.blur
+    return Below(max(dual - rounding, 0.0), u, priced)
 
 
 def from_above(problem: Problem, plan: Plan) -> Above:
@@ -97,9 +111,8 @@ def from_above(problem: Problem, plan: Plan) -> Above:
     plan = Plan(plan.rows, plan.cols, np.where(plan.mass > 0, plan.mass, 0.0))
     costs = ground.arcs(plan.rows, plan.cols)
     value = math.fsum(costs * plan.mass)
-    rows = np.bincount(plan.rows, plan.mass, len(problem.a)) - problem.a
-    cols = np.bincount(plan.cols, plan.mass, len(problem.b)) - problem.b
-    defect = math.fsum(np.abs(rows)) + math.fsum(np.abs(cols))
+    defect = math.fsum(np.abs(exact_sums(plan.rows, plan.mass, problem.a)))
+    defect += math.fsum(np.abs(exact_sums(plan.cols, plan.mass, problem.b)))
     upper = value + (ground.relative + 4 * UNIT) * value + 1.001 * defect * ground.largest
-    upper += UNDERFLOW * math.fsum(plan.mass)
+    upper += ground.underflow * math.fsum(plan.mass) + problem.blur
     return Above(upper, value, plan, ground.resolution(float(costs.max(initial=0.0))))

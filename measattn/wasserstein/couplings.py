@@ -25,7 +25,8 @@ def barycentric_map(
         nu: the target.
 
     Raises:
-        ValueError: the plan is one between other measures, or the points are tokens or pairs.
+        ValueError: the plan is one between measures of other sizes, or the points are no points
+            of R^d.
     """
     x, y = _atoms(solution, mu, nu)
     rows, cols, mass = solution.plan
@@ -40,7 +41,8 @@ def displacement(
 ) -> EmpiricalMeasure:
     r"""McCann's interpolation $\mu_t = \big((1-t)x + ty\big)_\#\pi$, a geodesic from mu to nu.
 
-    $W_p(\mu_s, \mu_t) = |t - s|\,W_p(\mu, \nu)$ for the optimal plan of order p.
+    $W_p(\mu_s, \mu_t) = |t - s|\,W_p(\mu, \nu)$ for the optimal plan of order p, up to the rounding
+    of the masses, which the p-th root makes visible in float32 where t is 0 or 1.
 
     Args:
         solution: of `w1` or `wp` between ``mu`` and ``nu``.

@@ -27,9 +27,6 @@ Index = NDArray[np.integer]
 UNIT = 2.0**-53
 """The largest relative error of one rounding in float64."""
 
-UNDERFLOW = 2.0**-520
-"""In units near the diameter, what the squares of a distance, or its power, may underflow by."""
-
 UNTRACEABLE = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -48,11 +45,18 @@ class AbstractGround(abc.ABC):
         shape: the numbers (n, m).
         largest: an upper bound of all costs.
         relative: the largest relative rounding error of one evaluated cost.
+        underflow: what a cost may be too small by, besides.
     """
 
     shape: tuple[int, int]
     largest: float
     relative: float
+    underflow: float = 2.0**-1020
+
+    @property
+    def trivial(self) -> bool:
+        """Whether all costs are exactly 0."""
+        return self.largest == 0
 
     @abc.abstractmethod
     def block(self, rows: Any, cols: Any) -> Matrix:
@@ -124,6 +128,17 @@ class Euclidean(AbstractGround):
     def centre(self) -> Vector:
         """A point amid the sources."""
         return self.x.mean(axis=0)
+
+    @property
+    def underflow(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """In units near the diameter, what the squares of a distance, or its power, may lose."""
+        return 2.0**-520
+
+    @property
+    def trivial(self) -> bool:
+        return all(
+            np.array_equal(z, np.broadcast_to(self.x[:1], z.shape)) for z in (self.x, self.y)
+        )
 
     @property
     def largest(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -11,7 +11,7 @@ in docs/theory.md, G5.
 import math
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import ScalarLike
@@ -30,6 +30,12 @@ from measattn.wasserstein.ground import (
     Vector,
 )
 
+LARGEST_POINT = 1e305
+"""Coordinates beyond this are refused."""
+
+LARGEST_COST = 1e300
+"""Entries of a matrix of costs beyond this are refused: sums of them overflow."""
+
 LARGEST_DENSE = 2**27
 """More entries than this (1 GiB) are not held as a matrix of costs."""
 
@@ -43,12 +49,14 @@ class Problem:
         b: masses of the targets (m,), positive, with the sum of ``a`` up to rounding.
         ground: the costs (n, m).
         p: the order: the distance is the p-th root of the cost.
+        blur: what rounding of the masses may have changed the least cost by.
     """
 
     a: Vector
     b: Vector
     ground: AbstractGround
     p: float | int = 1.0
+    blur: float = 0.0
 
     def __post_init__(self):
         shapes = [mass.shape if isinstance(mass, np.ndarray) else None for mass in (self.a, self.b)]
@@ -113,6 +121,10 @@ def transport_problem(cost: Any, a: Any = None, b: Any = None, *, p: ScalarLike 
         raise ValueError(
             "cost must be finite and not negative, got an entry that is not; for a forbidden pair "
             "give a cost somewhat above the sum of the others"
+        )
+    if cost.max() > LARGEST_COST:
+        raise ValueError(
+            f"cost must be below {LARGEST_COST:.0e}, got {cost.max():.3g}: scale it down"
         )
     masses = [_masses(*item) for item in (("a", a, cost.shape[0]), ("b", b, cost.shape[1]))]
     total, other = math.fsum(masses[0]), math.fsum(masses[1])
@@ -197,48 +209,81 @@ class Posed:
 
 def pose(a: Vector, b: Vector, ground: AbstractGround, p: float | int, unit: float = 1.0) -> Posed:
     """Merge equal atoms, cancel common mass where that is allowed, drop what has no mass."""
-    site_a, first_a, mass_a, points_a = _merged(a, getattr(ground, "x", None), ground)
-    site_b, first_b, mass_b, points_b = _merged(b, getattr(ground, "y", None), ground)
+    merged_a = _merged(a, getattr(ground, "x", None), ground)
+    merged_b = _merged(b, getattr(ground, "y", None), ground)
+    mass_a, mass_b, rounded = merged_a.mass, merged_b.mass, merged_a.rounded + merged_b.rounded
     common = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     if p == 1 and isinstance(ground, Euclidean):
-        common = _common(points_a, mass_a, points_b, mass_b)
-        rows, cols, shared = common
-        mass_a[rows] -= shared
-        mass_b[cols] -= shared
+        common = _common(merged_a.points, mass_a, merged_b.points, mass_b)
+        for mass, at in ((mass_a, common[0]), (mass_b, common[1])):
+            mass[at], lost = _difference(mass[at], common[2])
+            rounded += lost
     left_a, left_b = np.flatnonzero(mass_a > 0), np.flatnonzero(mass_b > 0)
-    reduced = ground.restrict(first_a[left_a], first_b[left_b])
+    reduced = ground.restrict(merged_a.first[left_a], merged_b.first[left_b])
+    # mass that rounding made or lost would have to move no farther than the largest distance
+    blur = 1.001 * rounded * ground.largest if rounded else 0.0
     return Posed(
-        Problem(mass_a[left_a], mass_b[left_b], reduced, p),
+        Problem(mass_a[left_a], mass_b[left_b], reduced, p, blur),
         unit,
         ground,
         a,
         b,
-        site_a,
-        site_b,
-        first_a,
-        first_b,
+        merged_a.site,
+        merged_b.site,
+        merged_a.first,
+        merged_b.first,
         left_a,
         left_b,
         common,
     )
 
 
-def _merged(mass: Vector, points: Any, ground: AbstractGround) -> tuple[Index, Index, Vector, Any]:
-    """Each atom's merged atom, one atom of each, their masses and points."""
+class _Merged(NamedTuple):
+    """Each atom's merged atom, one atom of each, their masses and points, and what these round."""
+
+    site: Index
+    first: Index
+    mass: Vector
+    points: Any
+    rounded: float
+
+
+def _merged(mass: Vector, points: Any, ground: AbstractGround) -> _Merged:
     keep = np.flatnonzero(mass > 0)
     site = np.full(len(mass), -1)
     if not isinstance(ground, Euclidean):
         site[keep] = np.arange(len(keep))
-        return site, keep, mass[keep], None
+        return _Merged(site, keep, mass[keep], None, 0.0)
     rows = points[keep] + 0.0  # -0.0 and 0.0 are one point
     if len(np.unique(_hashes(rows))) == len(rows):
         site[keep] = np.arange(len(keep))
-        return site, keep, mass[keep], rows
+        return _Merged(site, keep, mass[keep], rows, 0.0)
     _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     group = group.reshape(-1)
     site[keep] = group
-    merged = np.asarray(np.bincount(group, mass[keep], len(first)), np.float64)
-    return site, keep[first], merged, rows[first]
+    sums = exact_sums(group, mass[keep], np.zeros(len(first)))
+    # to the nearest float, whatever the order of the atoms; and what that leaves out
+    rounded = math.fsum(np.abs(exact_sums(group, mass[keep], sums)))
+    return _Merged(site, keep[first], sums, rows[first], rounded)
+
+
+def exact_sums(index: Index, mass: Vector, less: Vector) -> Vector:
+    """The sums of the masses of each index, less some numbers, each rounded once."""
+    count = np.bincount(index, minlength=len(less))
+    out = np.bincount(index, mass, len(less)) - less  # right for single masses
+    order = np.argsort(index, kind="stable")
+    values, ends = mass[order].tolist(), np.cumsum(count)
+    for k in np.flatnonzero(count > 1):
+        out[k] = math.fsum([*values[ends[k] - count[k] : ends[k]], -less[k]])
+    return out
+
+
+def _difference(a: Vector, b: Vector) -> tuple[Vector, float]:
+    """The differences a - b >= 0, rounded, and the total of what rounding changes."""
+    out = a - b
+    # Knuth's exact error of a sum
+    part = out - a
+    return out, math.fsum(np.abs((a - (out - part)) + (-b - part)))
 
 
 def _hashes(rows: Matrix) -> Index:
@@ -279,7 +324,7 @@ def common_space(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix, float]:
     Scaling by powers of two is exact, and keeps squares from overflowing.
 
     Raises:
-        ValueError: NaN or infinite points, or different dimensions.
+        ValueError: NaN, infinite or too large points, or different dimensions.
     """
     if x.shape[1] != y.shape[1]:
         raise ValueError(
@@ -289,7 +334,13 @@ def common_space(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix, float]:
     for name, points in (("mu", x), ("nu", y)):
         if not np.all(np.isfinite(points)):
             raise ValueError(f"{name} has NaN or infinite points: drop or repair these rows")
-    coarse = _power_of_two(max(float(np.abs(x).max()), float(np.abs(y).max())))
+    size = max(float(np.abs(x).max()), float(np.abs(y).max()))
+    if size > LARGEST_POINT:
+        raise ValueError(
+            f"points must be below {LARGEST_POINT:.0e}, got {size:.3g}, which leaves no room for "
+            "distances in float64: scale both measures down"
+        )
+    coarse = _power_of_two(size)
     x, y = x / coarse, y / coarse
     fine = _power_of_two(Euclidean(x, y, 1.0, tiles.on_the_host).diameter)
     return x / fine, y / fine, coarse * fine

@@ -33,7 +33,7 @@ class Solution:
     """A Wasserstein distance of order p with a two-sided certificate.
 
     Attributes:
-        value: the p-th root of the cost of the plan (attained).
+        value: the p-th root of the cost of the plan (attained up to the rounding of its masses).
         lower: certified, from feasible dual potentials.
         upper: certified, from the plan.
         plan: the plan between the atoms of mu and nu as they were given, sparse.
@@ -65,7 +65,7 @@ class Solution:
         r"""Feasible dual potentials (u, v) on all atoms: $u_i + v_j \le |x_i - y_j|^p$.
 
         Computed on first use: atoms whose mass was cancelled get theirs by a c-transform. Those of
-        `conditional` are feasible for atoms at one position.
+        `conditional` are feasible for atoms at one position. Infinite where they leave float64.
         """
         return self.dual()
 

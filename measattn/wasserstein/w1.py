@@ -10,9 +10,9 @@ from jaxtyping import ScalarLike
 
 from measattn.checks import host_number
 from measattn.measure import EmpiricalMeasure
-from measattn.wasserstein.certificate import Below, Certified, certify
+from measattn.wasserstein.certificate import Below, Certified, certify, root
 from measattn.wasserstein.ground import Vector
-from measattn.wasserstein.plan import Arcs, Plan, divide
+from measattn.wasserstein.plan import Arcs, Plan, divide, monotone
 from measattn.wasserstein.pricing import c_transform
 from measattn.wasserstein.problem import Posed, Problem, check_order, pose, pose_measures
 from measattn.wasserstein.solution import Bracket, Solution, TransportError
@@ -125,7 +125,7 @@ def solve_posed(
         raise ValueError(f"watch must be a function of a Bracket, such as print, got {watch!r}")
     began = time.perf_counter()
     problem = posed.problem
-    if len(problem.a) == 0 or len(problem.b) == 0:
+    if len(problem.a) == 0 or len(problem.b) == 0 or problem.ground.trivial:
         return _equal(posed, time.perf_counter() - began)
 
     def watched(bracket: Bracket) -> None:
@@ -156,17 +156,18 @@ class _Judgement(NamedTuple):
     @classmethod
     def of(cls, posed: Posed, certified: Certified, tol: float | int) -> "_Judgement":
         p, unit = posed.problem.p, posed.unit
-        value, lower, upper = (
-            unit * cost ** (1 / p)
-            for cost in (certified.above.value, certified.below.lower, certified.above.upper)
-        )
-        if p != 1:  # the root rounds as well
-            lower, upper = lower * (1 - 4e-16), upper * (1 + 4e-16)
-        # the p-th root makes much of a small cost: there rounding excuses only so much
-        excused = EXCUSED * unit * posed.problem.ground.largest ** (1 / p)
+        lower = unit * root(certified.below.lower, p)[0]
+        upper = unit * root(certified.above.upper, p)[1]
+        # a plan that misses some mass is too cheap
+        value = min(max(unit * certified.above.value ** (1 / p), lower), upper)
         within = upper - lower <= tol * value
-        rounding = certified.gap <= certified.above.resolution and upper - lower <= excused
-        return cls(value, lower, upper, within, rounding and not within)
+        rounding = False
+        if not within:
+            # the p-th root makes much of a small cost: there rounding excuses only so much
+            excused = EXCUSED * unit * posed.whole.largest ** (1 / p)
+            known = certified.above.resolution + 3 * posed.problem.blur
+            rounding = certified.gap <= known and upper - lower <= excused
+        return cls(value, lower, upper, within, rounding)
 
 
 def _judged(
@@ -182,13 +183,13 @@ def _judged(
     value, lower, upper = judgement[:3]
     gap = upper - lower
     if judgement.within:
-        status = f"The certified gap of {gap:.2e} is within {tol:g} of the distance."
+        status = f"The certified gap of {gap:.2e} is within {tol:g} times the distance."
     elif judgement.rounding:
         status = f"The certified gap of {gap:.2e} is what rounding in float64 leaves open."
     elif not solver.exact:
         status = f"An estimate: the certified gap is {gap:.2e}, {gap / upper:.2g} of the distance."
     else:
-        status = f"The certified gap of {gap:.2e} is wider than {tol:g} of the distance."
+        status = f"The certified gap of {gap:.2e} is wider than {tol:g} times the distance."
     solution = Solution(
         value=value,
         lower=lower,
@@ -205,17 +206,22 @@ def _judged(
     )
     if solver.exact and not judgement.accepted:
         raise TransportError(
-            f"{proposal.solver} did not close the gap: W{p:g} lies in [{lower}, {upper}]. Let the "
-            f"solver run longer, take another, or raise tol to {_above(gap / max(value, 1e-300))}"
-            + ("; costs of so large an order leave float64, see w_inf" if p > 8 else ""),
+            f"{proposal.solver} did not close the gap: W{p:g} lies in [{lower}, {upper}]. "
+            + _remedy(gap / upper, p),
             solution,
         )
     return solution
 
 
-def _above(ratio: float) -> str:
-    """Two digits, rounded up."""
-    return f"{1.05 * ratio:.1e}"
+def _remedy(ratio: float, p: float) -> str:
+    if ratio < 0.5:
+        return f"Let the solver run longer, take another, or raise tol to {2.1 * ratio:.1e}."
+    if p > 1:
+        return (
+            f"At order {p:g} rounding in float64 alone, 1e-16 of the mass, costs this much: take a "
+            "smaller order, or see w_inf."
+        )
+    return "Let the solver run longer, or take another: Auto() chooses one that fits."
 
 
 def _scaled(bracket: Bracket, unit: float) -> Bracket:
@@ -223,17 +229,21 @@ def _scaled(bracket: Bracket, unit: float) -> Bracket:
 
 
 def _equal(posed: Posed, seconds: float) -> Solution:
-    """All mass was common, up to what rounding may leave on one side."""
-    rest = float(posed.problem.a.sum() + posed.problem.b.sum())
-    upper = rest * posed.unit * posed.whole.largest
+    """All mass was common, up to what rounding may leave on one side, or all costs are 0."""
+    a, b = posed.problem.a, posed.problem.b
+    upper, plan = posed.problem.blur, Plan(*(np.empty(0, t) for t in (np.int64, np.int64, float)))
+    if len(a) and len(b):
+        plan = monotone(np.arange(len(a)), np.arange(len(b)), a, b)
+    elif len(a) or len(b):
+        upper += float(a.sum() + b.sum()) * posed.whole.largest
     return Solution(
         value=0.0,
         lower=0.0,
-        upper=upper,
-        plan=_whole_plan(posed, Plan(*(np.empty(0, t) for t in (np.int64, np.int64, float)))),
+        upper=posed.unit * root(upper, posed.problem.p)[1],
+        plan=_whole_plan(posed, plan),
         p=posed.problem.p,
         solver="none (the measures are equal)",
-        status="Both measures have the same mass at the same points.",
+        status="Both measures have the same mass at the same points, or at distance 0.",
         iterations=0,
         seconds=seconds,
         trace=(),
@@ -263,7 +273,9 @@ def _start(posed: Posed, start: Solution | None) -> Start | None:
     arcs = start.active or start.plan
     rows, cols = source[arcs.rows], target[arcs.cols]
     known = (rows >= 0) & (cols >= 0)
-    power = posed.unit**posed.problem.p
+    power = _power(posed)
+    if not 0 < power < np.inf:  # the potentials left float64
+        return None
     first, first_b = posed.first_a[posed.left_a], posed.first_b[posed.left_b]
     return Start(u[first] / power, v[first_b] / power, Arcs(rows[known], cols[known]))
 
@@ -306,7 +318,7 @@ def _whole_arcs(posed: Posed, arcs: Arcs | None) -> Arcs | None:
 def _whole_potentials(posed: Posed, below: Below) -> tuple[Vector, Vector]:
     """Potentials on all atoms; those that the reduced problem does not have by c-transforms."""
     u, v = below.u, below.priced.v
-    power = posed.unit**posed.problem.p
+    power = _power(posed)
     source, target = _positions(posed.site_a, posed.left_a), _positions(posed.site_b, posed.left_b)
     whole_u, whole_v = u[source], v[target]
     others, ground = np.flatnonzero(source < 0), posed.whole
@@ -317,4 +329,16 @@ def _whole_potentials(posed: Posed, below: Below) -> tuple[Vector, Vector]:
     if len(others):
         everyone = np.arange(len(posed.a))
         whole_v[others] = c_transform(ground.restrict(everyone, others), whole_u).v
-    return power * whole_u, power * whole_v
+    return _times(whole_u, power), _times(whole_v, power)
+
+
+def _power(posed: Posed) -> float:
+    """The unit of costs; 0 or infinite where it leaves float64."""
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.float64(posed.unit) ** posed.problem.p)
+
+
+def _times(potential: Vector, power: float) -> Vector:
+    """In the units of the points; infinite where that leaves float64."""
+    with np.errstate(over="ignore"):
+        return np.where(potential == 0, 0.0, np.where(potential == 0, 1.0, potential) * power)

@@ -59,11 +59,14 @@ def test_the_diameter_of_a_tiny_cloud_far_away_keeps_its_digits():
     assert abs(float(dyn.diameter(ma.EmpiricalMeasure(points))) / expected - 1) <= 1e-6
 
 
-def test_the_energy_is_the_double_integral():
-    mu = ma.weighted(CLOUD, RNG.random(40))
-    w, inner = np.asarray(mu.weights), CLOUD @ CLOUD.T
-    expected = np.log(w @ np.exp(inner) @ w)
-    assert abs(float(dyn.energy(ma.DotProduct(1.0), mu)) - expected) <= 1e-12
+def test_the_energy_of_attention_rises_along_its_path_and_is_that_of_the_measures():
+    layer, mu = ma.SelfAttention(ma.DotProduct(0.5)), ma.EmpiricalMeasure(CLOUD)
+    path = dyn.iterate(ma.Residual(layer), mu, 3, distances=False, potential=layer.potential)
+    expected = dyn.interaction_energy(layer.potential, path[-1])
+    assert abs(path.energy[-1] - float(expected)) <= 1e-12 * path.energy[-1]
+    assert np.all(np.diff(path.energy) > 0)
+    assert len(dyn.iterate(layer, mu, 2, distances=False).energy) == 3
+    assert len(dyn.iterate(ma.Residual(layer), mu, 2, distances=False).energy) == 0
 
 
 def test_states_that_are_not_finite_end_the_path_at_the_last_good_one():

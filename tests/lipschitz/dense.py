@@ -34,17 +34,13 @@ def flat_derivatives(layer, mu):
     return d, m / np.asarray(mu.weights)[None, None, :, None]
 
 
-def largest_sum(terms, seed=0, starts=200, steps=200):
+def largest_sum(terms, seed=0, starts=40, steps=150):
     """The maximum of sum_t |N_t u| over unit u, from many starts; terms (m, v, d)."""
     d = terms.shape[2]
     rng = np.random.default_rng(seed)
     if d == 1:
         return float(np.linalg.norm(terms[:, :, 0], axis=1).sum())
-    if d == 2:
-        angle = np.linspace(0, np.pi, 2001)
-        u = np.stack([np.cos(angle), np.sin(angle)])
-    else:
-        u = rng.normal(size=(d, starts))
+    u = rng.normal(size=(d, starts))
     for _ in range(steps):
         u = u / np.linalg.norm(u, axis=0)
         images = terms @ u  # (m, v, starts)
@@ -93,7 +89,7 @@ def shown(layer, mu, found):
     return float(np.linalg.norm(pulled, axis=1).sum())
 
 
-def head(rng, d=2, v=2, e=2, scale=1.0, bias=False):
+def head(rng, d=3, v=3, e=3, scale=1.0, bias=False):
     """A random head on R^d."""
     query, key = rng.normal(size=(2, e, d))
     if bias:

@@ -6,8 +6,15 @@ import pytest
 import measattn as ma
 from measattn import lipschitz as lip
 from measattn.lipschitz import Anywhere, Ball, Box, Split, local
+from measattn.lipschitz.closed import anywhere_bound
+from measattn.lipschitz.derivatives.parts import parts
+from measattn.lipschitz.forms import form
+from measattn.lipschitz.quotient import masses
+from tests.lipschitz import dense
 
 pytestmark = pytest.mark.float64
+
+QUICK = {"starts": 6, "steps": 60}
 
 
 def line(points):
@@ -34,19 +41,19 @@ def by_formula(x, y, slope):
 )
 def test_a_little_mass_elsewhere_does_much_more_than_the_atoms(slope, points, split, anywhere):
     layer, mu = ma.SelfAttention(ma.DotProduct(slope)), line(points)
-    found = local(layer, mu, 1, Anywhere(Ball(1.0)))
+    found = local(layer, mu, 1, Anywhere(Ball(1.0)), **QUICK)
     grid = by_formula(np.array(points), np.linspace(-1, 1, 4001), slope).max()
-    assert found.value == pytest.approx(grid, rel=1e-6)
+    assert found.value == pytest.approx(grid, rel=1e-5)
     assert found.value == pytest.approx(anywhere, rel=1e-2)
     assert local(layer, mu, 1, Split()).value == pytest.approx(split, rel=1e-2)
-    assert found.value <= found.upper == lip.bound(layer, Ball(1.0), dimension=1).value
-    assert "B" in found.how
+    assert found.value <= found.upper <= lip.bound(layer, Ball(1.0), dimension=1).value
+    assert "certified by" in found.how
     assert "Anywhere" in repr(found)
 
 
 def test_a_finite_pair_comes_near_the_value():
     layer, x = ma.SelfAttention(ma.DotProduct(-1.0)), np.array([1.0, 0.5, -0.2])
-    found = local(layer, line(x), 1, Anywhere(Ball(1.0)))
+    found = local(layer, line(x), 1, Anywhere(Ball(1.0)), **QUICK)
     mass, h = 1e-4, 1e-4
     weights = np.append(np.full(3, (1 - mass) / 3), mass)
     start = found.witness.point[0] * (1 - 1e-3)
@@ -60,18 +67,41 @@ def test_a_finite_pair_comes_near_the_value():
 
 
 def test_the_classes_are_ordered_in_the_plane():
-    for seed in range(2):
-        rng = np.random.default_rng(seed)
-        layer = ma.SelfAttention(ma.Bilinear(rng.normal(size=(2, 2)), np.eye(2)))
-        mu = ma.EmpiricalMeasure(rng.uniform(-0.7, 0.7, size=(4, 2)))
-        domain = Box([-1.0, -1.0], [1.0, 1.0])
-        values = [local(layer, mu, 1, m).value for m in (lip.Whole(), Split(), Anywhere(domain))]
-        assert values[0] <= values[1] * (1 + 1e-9) <= values[2] * (1 + 2e-9)
+    rng = np.random.default_rng(0)
+    layer = ma.SelfAttention(ma.Bilinear(rng.normal(size=(2, 2)), np.eye(2)))
+    mu = ma.EmpiricalMeasure(rng.uniform(-0.7, 0.7, size=(4, 2)))
+    domain = Box([-1.0, -1.0], [1.0, 1.0])
+    classes = (lip.Whole(), Split(), Anywhere(domain))
+    values = [local(layer, mu, 1, moves, **QUICK).value for moves in classes]
+    assert values[0] <= values[1] * (1 + 1e-9) <= values[2] * (1 + 2e-9)
+
+
+@pytest.mark.parametrize("kind", ["dot", "gauss", "memory"])
+def test_the_upper_end_from_the_atoms_is_above_the_constant_of_a_new_light_atom(kind):
+    rng = np.random.default_rng(0)
+    x, value = rng.uniform(-0.6, 0.6, size=(4, 2)), rng.normal(size=(2, 2))
+    weights, domain = rng.random(4) + 0.2, Ball(1.2, [0.1, -0.2])
+    mass = 1e-9
+    for scale in (0.3, 2.0):
+        layer = {
+            "dot": ma.SelfAttention(ma.Bilinear(scale * rng.normal(size=(2, 2)), np.eye(2)), value),
+            "gauss": ma.SelfAttention(ma.Gaussian(1 / scale), value),
+            "memory": ma.CrossAttention(ma.DotProduct(scale), value, x + 0.2),
+        }[kind]
+        layer = ma.Residual(layer)
+        law = ma.weighted(x, weights)
+        upper = anywhere_bound(parts(layer, law), form(layer, 2), masses(law), domain)
+        for y in 1.2 * rng.normal(size=(40, 2)):
+            y = domain.centre + y * min(1, 1.2 / np.linalg.norm(y))
+            more = ma.weighted(np.vstack([x, y]), np.append(weights / weights.sum(), mass))
+            j, w = dense.jacobian(layer, more), np.asarray(more.weights)
+            terms = j[:, :, -1] * (w / w[-1])[:, None, None]
+            assert dense.largest_sum(terms) <= upper * (1 + 1e-6)
 
 
 def test_a_layer_that_no_theorem_reads_has_a_value_and_no_upper_end():
     layer = ma.SelfAttention(lambda x, y: -2 * x @ y, lambda y: y)
-    found = local(layer, line([1.0, 0.9]), 1, Anywhere(Ball(1.0)))
+    found = local(layer, line([1.0, 0.9]), 1, Anywhere(Ball(1.0)), **QUICK)
     assert found.value == pytest.approx(195.0, rel=1e-2)
     assert found.upper == np.inf
     assert "nothing" in found.how
@@ -80,8 +110,16 @@ def test_a_layer_that_no_theorem_reads_has_a_value_and_no_upper_end():
 
 def test_a_domain_that_does_not_hold_the_measure_is_refused():
     with pytest.raises(ValueError, match="mu must lie in the domain"):
-        local(ma.SelfAttention(ma.DotProduct(1.0)), line([0.0, 2.0]), 1, Anywhere(Ball(1.0)))
+        local(
+            ma.SelfAttention(ma.DotProduct(1.0)), line([0.0, 2.0]), 1, Anywhere(Ball(1.0)), **QUICK
+        )
     with pytest.raises(ValueError, match="must have the dimension 1 of mu"):
         local(ma.SelfAttention(ma.DotProduct(1.0)), line([0.0]), 1, Anywhere(Box([0, 0], [1, 1])))
     with pytest.raises(ValueError, match="must be a bounded domain"):
         local(ma.SelfAttention(ma.DotProduct(1.0)), line([0.0]), 1, Anywhere(lip.Everywhere()))
+
+
+def test_a_mask_does_not_go_with_mass_anywhere():
+    near = ma.Masked(ma.DotProduct(1.0), lambda x, y: (x - y) @ (x - y) < 4)
+    with pytest.raises(ValueError, match="masked layer"):
+        local(ma.SelfAttention(near), line([0.0, 0.5]), 1, Anywhere(Ball(1.0)))

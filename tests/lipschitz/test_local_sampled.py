@@ -22,8 +22,8 @@ def stack(rng):
 @ORDERS
 def test_a_stack_attains_what_its_jacobian_says_and_certifies_nothing(p):
     rng = np.random.default_rng(0)
-    layer, mu = stack(rng), ma.weighted(rng.normal(size=(4, 3)), rng.random(4) + 0.1)
-    found = local(layer, mu, p, atoms=None if p == 2 else range(4))
+    layer, mu = stack(rng), ma.weighted(rng.normal(size=(5, 3)), rng.random(5) + 0.1)
+    found = local(layer, mu, p, atoms=None if p == 2 else range(5))
     assert found.value == pytest.approx(dense.whole(layer, mu, p), rel=1e-6)
     assert dense.shown(layer, mu, found) == pytest.approx(found.value, rel=1e-6)
     assert found.upper == math.inf
@@ -32,7 +32,7 @@ def test_a_stack_attains_what_its_jacobian_says_and_certifies_nothing(p):
 
 def test_fewer_atoms_attain_no_more():
     rng = np.random.default_rng(1)
-    layer, mu = stack(rng), ma.EmpiricalMeasure(rng.normal(size=(4, 3)))
+    layer, mu = stack(rng), ma.EmpiricalMeasure(rng.normal(size=(5, 3)))
     few = local(layer, mu, atoms=[2])
     assert few.witness.atom == 2
     assert few.value <= local(layer, mu, atoms=[0, 1, 2, 3]).value
@@ -56,7 +56,7 @@ def test_a_foreign_map_inside_attention_goes_through_derivatives():
 def test_a_layer_without_closed_form_says_what_it_needs(options, words):
     rng = np.random.default_rng(3)
     with pytest.raises(ValueError, match=words):
-        local(stack(rng), ma.EmpiricalMeasure(rng.normal(size=(4, 3))), **options)
+        local(stack(rng), ma.EmpiricalMeasure(rng.normal(size=(5, 3))), **options)
 
 
 HEAD = ma.SelfAttention(ma.DotProduct(1.0))

@@ -28,13 +28,11 @@ class BlockNorms(NamedTuple):
 
     Attributes:
         keyed: of what reaches output i through atom j as a key (n, n).
-        query: of what reaches an output from its own atom otherwise (n,).
-        diagonal: of both together (n,).
+        diagonal: of all that reaches an output from its own atom (n,).
         rounding: what rounding may add to the block (i, j) in norm (n, n).
     """
 
     keyed: Float[NDArray, "n n"]
-    query: Float[NDArray, " n"]
     diagonal: Float[NDArray, " n"]
     rounding: Float[NDArray, "n n"]
 
@@ -60,28 +58,9 @@ def block_norms(parts: Parts) -> BlockNorms:
         if head.own:
             norms += head.p * _lengths(head) * around * UP
             rounding += error * head.p * (1 + 2 * head.reach * _slope(head))
-    own = whole(parts)
+    own = parts.diagonal
     rounding[np.diag_indices(n)] += AUTODIFF * np.linalg.norm(own, axis=(1, 2))
-    return BlockNorms(norms, spectral(parts.own), spectral(own), rounding)
-
-
-def whole(parts: Parts) -> Float[NDArray, "n v d"]:
-    r"""The diagonal blocks $J_{ii}$: what reaches an atom from itself, as a query and as a key."""
-    mixing = parts.mixing
-    if not mixing:
-        return parts.own
-    keyed = sum(as_key(head) for head in mixing)
-    if parts.after is not None:
-        keyed = parts.after @ keyed
-    return parts.own + (keyed if parts.before is None else keyed @ parts.before)
-
-
-def as_key(head: Rows) -> NDArray:
-    r"""$P_{jj}V(I + (y_j-\bar y_j)g_{jj}^\top)$, what reaches an atom from itself as a key."""
-    slopes = head.slopes if head.tilts is None else head.slopes + head.tilts
-    moved = (head.keys - head.means) @ head.value.T
-    blocks = head.value[None] + moved[:, :, None] * slopes[:, None, :]
-    return np.diagonal(head.p)[:, None, None] * blocks
+    return BlockNorms(norms, spectral(own), rounding)
 
 
 def spectral(matrices: NDArray) -> NDArray:
@@ -111,7 +90,7 @@ def _lengths(head: Rows) -> NDArray:
     gr = head.slopes @ gram, tilts @ gram
     r2, p2 = _product(r, r), _product(p, p)
     along = _product(vr, p)
-    size = np.linalg.norm(value, 2) * UP
+    size = float(spectral(value[None])[0])
     # sums of absolute values, which roundings are a part of
     reach = _sizes(p) * np.sqrt(np.maximum(r2, 0))
     margin = 64 * UNIT * (value.shape[1] + 8) * (np.linalg.norm(value) + reach) ** 2

@@ -9,7 +9,7 @@ Source: G1 of docs/theory-lipschitz.md.
 import numpy as np
 from numpy.typing import NDArray
 
-from measattn.lipschitz.derivatives.blocks import AUTODIFF, BlockNorms, whole
+from measattn.lipschitz.derivatives.blocks import AUTODIFF, BlockNorms, spectral
 from measattn.lipschitz.derivatives.mixed import Mixed
 from measattn.lipschitz.derivatives.parts import Parts
 from measattn.lipschitz.derivatives.rankone import RankOne, Terms
@@ -27,10 +27,10 @@ def columns(parts: Parts, weights: NDArray, blocks: BlockNorms, split: bool) -> 
     """
     share = weights[:, None] / weights[None, :]
     slack = (blocks.rounding * share).sum(axis=0)
-    own = parts.own if split else whole(parts)
+    own = parts.own if split else parts.diagonal
     if not split:
         np.fill_diagonal(share, 0)
-    last = blocks.query if split else blocks.diagonal
+    last = spectral(parts.own) if split else blocks.diagonal
     sizes = np.concatenate([blocks.keyed * share, last[None]])
     if not parts.alone:
         return Mixed(parts, own, share, False, sizes, slack)
@@ -44,7 +44,7 @@ def columns(parts: Parts, weights: NDArray, blocks: BlockNorms, split: bool) -> 
 
 def outputs(parts: Parts, blocks: BlockNorms) -> AbstractSums:
     """Outputs that are watched: transposed blocks."""
-    own = whole(parts).swapaxes(1, 2)
+    own = parts.diagonal.swapaxes(1, 2)
     share = 1 - np.eye(len(own))
     slack = blocks.rounding.sum(axis=1)
     sizes = np.concatenate([blocks.keyed.T * share, blocks.diagonal[None]])

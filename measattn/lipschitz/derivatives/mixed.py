@@ -81,6 +81,8 @@ class Mixed(AbstractSums):
             around = (_array(a) for a in (parts.after, parts.before, own, share))
             self._arrays = Arrays(tuple(heads), *around)
         self._terms = _watched if transposed else _moved
+        self._inner: Any = None
+        self.restarts = 4
         widest = max(own.shape[1:])
         self._width = max(1, min(self.count, ENTRIES // (self.count * widest)))
 
@@ -104,16 +106,33 @@ class Mixed(AbstractSums):
         return np.concatenate(ends), np.concatenate(values)
 
     def gram(self, index: NDArray, w: NDArray) -> tuple[NDArray, NDArray]:
+        if self._terms is _moved and self._arrays.heads:
+            return self._gram_of_moved(index, w)
         m, d = len(w), self.dimension
         found = []
         for k, j in enumerate(index):
             matrices = self.matrices(int(j))
-            inverse = np.divide(1, w[:, k], out=np.zeros(m), where=w[:, k] > 0)
-            scaled = (matrices * np.sqrt(inverse)[:, None, None]).reshape(-1, d)
+            scaled = (matrices * np.sqrt(_inverse(w[:, k]))[:, None, None]).reshape(-1, d)
             found.append(scaled.T @ scaled)
         gram = np.stack(found)
         rows = m * self._arrays.own.shape[1]
         return gram, 4 * UNIT * (rows + 16) * np.trace(gram, axis1=1, axis2=2)
+
+    def _gram_of_moved(self, index: NDArray, w: NDArray) -> tuple[NDArray, NDArray]:
+        """Without the blocks: what is after attention enters by its Gram matrices alone."""
+        with jax.enable_x64(True):
+            if self._inner is None:
+                self._inner = _inner(self._arrays)
+            found, spread = [], []
+            for k, j in enumerate(index):
+                inverse = jnp.asarray(_inverse(w[:, k]))
+                out = _gram_of_moved(self._arrays, self._inner, jnp.asarray(j), inverse)
+                found.append(np.asarray(out[0]))
+                spread.append(float(out[1]))
+        _, v, d = self._arrays.own.shape
+        rank, width = self._inner.shape[-1], self._arrays.heads[0].into.shape[1]
+        chain = len(w) * len(self._arrays.heads) + 2 * (v + d + rank + width) + 32
+        return np.stack(found), 8 * UNIT * chain * np.array(spread)
 
     def squares(self, problem: int) -> NDArray:
         matrices = self.matrices(problem)
@@ -142,6 +161,11 @@ class Mixed(AbstractSums):
                 padded = np.concatenate([some, np.repeat(some[-1:], missing)])
                 start = np.concatenate([start, np.repeat(start[-1:], missing, axis=0)])
                 yield jnp.asarray(padded), jnp.asarray(start), len(some)
+
+
+def _inverse(w: NDArray) -> NDArray:
+    """1/w, and 0 where w is 0."""
+    return np.divide(1, w, out=np.zeros(len(w)), where=w > 0)
 
 
 def _array(a: NDArray | None) -> Any:
@@ -216,3 +240,65 @@ def _ascend(
 
     u = jax.lax.fori_loop(jnp.zeros_like(steps), steps, step, u)
     return u, total(u)[1]
+
+
+@jax.jit
+def _inner(arrays: Arrays) -> Float[Array, "n R R"]:
+    r"""$O^\top\Psi_i^\top\Psi_iO$, O the output maps of all heads side by side."""
+    out = jnp.concatenate([h.out for h in arrays.heads], axis=1)
+    if arrays.after is None:
+        return jnp.matmul(out.T, out)[None]
+
+    def one(after: Array) -> Array:
+        through = jnp.matmul(after, out)
+        return jnp.matmul(through.T, through)
+
+    return jax.lax.map(one, arrays.after)
+
+
+@jax.jit
+def _gram_of_moved(
+    arrays: Arrays, inner: Array, j: Array, inverse: Array
+) -> tuple[Float[Array, "d d"], Array]:
+    r"""S_w for atom j from $N_i = \Psi_iO(D_iT + Y_iB_i^\top)\Phi_j$, and its rounding's scale.
+
+    D_i is diagonal, with $P^h_{ij}$ on head h; the columns of Y_i are the levers of the heads,
+    those of B_i their slopes.
+    """
+    share = arrays.share[:, j]
+    factors, levers, slopes, sizes = [], [], [], 0.0
+    widths = [h.into.shape[0] for h in arrays.heads]
+    for k, h in enumerate(arrays.heads):
+        p = h.p[:, j] * share
+        factors.append(jnp.broadcast_to(p[:, None], (len(p), widths[k])))
+        lever = h.images[j][None, :] - h.means
+        slope = h.slopes if h.tilts is None else h.slopes + h.tilts[j][None, :]
+        before, after = sum(widths[:k]), sum(widths[k + 1 :])
+        levers.append(jnp.pad(p[:, None] * lever, ((0, 0), (before, after))))
+        slopes.append(slope)
+        reach = jnp.sqrt(jnp.sum(h.images[j] ** 2)) + jnp.sqrt(jnp.sum(h.means**2, axis=1))
+        steep = jnp.sqrt(jnp.sum(slope * slope, axis=1))
+        sizes += p * (jnp.sqrt(jnp.sum(h.into**2)) + reach * steep)
+    d, y, b = jnp.concatenate(factors, axis=1), jnp.stack(levers, axis=2), jnp.stack(slopes, axis=2)
+    into = jnp.concatenate([h.into for h in arrays.heads])
+    c = inverse[:-1]
+    if inner.shape[0] == 1:
+        first = inner[0] * jnp.matmul((c[:, None] * d).T, d)
+        pushed = jnp.einsum("rs,nsh->nrh", inner[0], y)
+    else:
+        first = jnp.einsum("nr,nrs,ns->rs", c[:, None] * d, inner, d)
+        pushed = jnp.matmul(inner, y)
+    mixed = jnp.einsum("nrh,neh->re", (c[:, None] * d)[:, :, None] * pushed, b)
+    square = jnp.einsum("nrh,nrk->nhk", y, pushed)
+    last = jnp.einsum("neh,nhk,nfk->ef", c[:, None, None] * b, square, b)
+    cross = jnp.matmul(into.T, mixed)
+    gram = jnp.matmul(jnp.matmul(into.T, first), into) + cross + cross.T + last
+    around = jnp.trace(inner, axis1=1, axis2=2)
+    spread = jnp.sum(c * around * sizes**2)
+    if arrays.before is not None:
+        before = arrays.before[j]
+        gram = jnp.matmul(jnp.matmul(before.T, gram), before)
+        spread *= jnp.sum(before**2)
+    own = arrays.own[j]
+    gram += inverse[-1] * jnp.matmul(own.T, own)
+    return 0.5 * (gram + gram.T), spread + inverse[-1] * jnp.sum(own**2)

@@ -22,12 +22,22 @@ from measattn.lipschitz.norms.lanczos import AbstractLinearMap
 class Head(NamedTuple):
     """What a product with the derivative of one head takes."""
 
-    p: Float[Array, "n n"]
-    keys: Float[Array, "n e"]
-    means: Float[Array, "n e"]
-    slopes: Float[Array, "n e"]
-    tilts: Float[Array, "n e"] | None
-    value: Float[Array, "v e"]
+    p: Any  # (n n)
+    keys: Any  # (n e)
+    means: Any  # (n e)
+    slopes: Any  # (n e)
+    tilts: Any  # (n e)
+    value: Any  # (v e)
+
+
+class Arrays(NamedTuple):
+    """What a product with the whole derivative takes."""
+
+    heads: tuple[Head, ...]
+    own: Any
+    after: Any
+    before: Any
+    root: Any
 
 
 class Operator(AbstractLinearMap):
@@ -42,52 +52,32 @@ class Operator(AbstractLinearMap):
         n, v, d = parts.own.shape
         self.shape = n * v, n * d
         with jax.enable_x64(True):
-            root = jnp.asarray(np.sqrt(weights))
             heads = tuple(
                 Head(*(_array(a) for a in (h.p, h.keys, h.means, h.slopes, h.tilts, h.value)))
                 for h in parts.mixing
             )
-            own, after, before = map(_array, (parts.own, parts.after, parts.before))
-
-            def push(arrays: Any, flat: Array) -> Array:
-                heads, own, after, before, root = arrays
-                return _push(heads, own, after, before, root, flat.reshape(n, d)).reshape(-1)
-
-            arrays = heads, own, after, before, root
-            self._push = jax.jit(push)
-            self._pull = jax.jit(
-                lambda arrays, y: jax.linear_transpose(
-                    lambda x: push(arrays, x), jnp.zeros(n * d, y.dtype)
-                )(y)[0]
-            )
-            self._arrays = arrays
+            around = (_array(a) for a in (parts.own, parts.after, parts.before, np.sqrt(weights)))
+            self._arrays = Arrays(heads, *around)
 
     def push(self, x: NDArray) -> NDArray:
-        """The product with a vector (n·d,)."""
         with jax.enable_x64(True):
-            return np.asarray(self._push(self._arrays, jnp.asarray(x)))
+            return np.asarray(_push(self._arrays, jnp.asarray(x)))
 
     def pull(self, y: NDArray) -> NDArray:
-        """The product of the transpose with a vector (n·v,)."""
         with jax.enable_x64(True):
-            return np.asarray(self._pull(self._arrays, jnp.asarray(y)))
+            return np.asarray(_pull(self._arrays, jnp.asarray(y)))
 
 
 def _array(a: NDArray | None) -> Any:
     return None if a is None else jnp.asarray(a)
 
 
-def _push(
-    heads: tuple[Head, ...],
-    own: Array,
-    after: Array | None,
-    before: Array | None,
-    root: Array,
-    moves: Array,
-) -> Float[Array, "n v"]:
-    moves = moves / root[:, None]
+@jax.jit
+def _push(arrays: Arrays, flat: Float[Array, " N"]) -> Float[Array, " M"]:
+    heads, own, after, before, root = arrays
+    moves = flat.reshape(len(root), -1) / root[:, None]
     z = moves if before is None else jnp.einsum("ned,nd->ne", before, moves)
-    mixed = 0.0
+    mixed: Any = 0.0
     for h in heads:
         change = jnp.matmul(h.slopes, z.T)
         if h.tilts is not None:
@@ -98,4 +88,11 @@ def _push(
         mixed += jnp.matmul(moved, h.value.T)
     if after is not None and heads:
         mixed = jnp.einsum("nve,ne->nv", after, mixed)
-    return root[:, None] * (jnp.einsum("nvd,nd->nv", own, moves) + mixed)
+    return (root[:, None] * (jnp.einsum("nvd,nd->nv", own, moves) + mixed)).reshape(-1)
+
+
+@jax.jit
+def _pull(arrays: Arrays, flat: Float[Array, " M"]) -> Float[Array, " N"]:
+    n, _, d = arrays.own.shape
+    like = jax.ShapeDtypeStruct((n * d,), flat.dtype)
+    return jax.linear_transpose(lambda x: _push(arrays, x), like)(flat)[0]

@@ -11,6 +11,7 @@ Source: B7 of docs/theory.md and the chain rule.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -48,6 +49,17 @@ class Parts:
     after: NDArray | None = None
     before: NDArray | None = None
     masked: bool = False
+
+    @cached_property
+    def diagonal(self) -> NDArray:
+        r"""The blocks $J_{ii}$ (n, v, d): what reaches an atom from itself, as query and key."""
+        keyed = [head.as_key() for head in self.mixing]
+        if not keyed:
+            return self.own
+        total = keyed[0] if len(keyed) == 1 else np.sum(keyed, axis=0)
+        if self.after is not None:
+            total = self.after @ total
+        return self.own + (total if self.before is None else total @ self.before)
 
     @property
     def alone(self) -> bool:

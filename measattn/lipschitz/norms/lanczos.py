@@ -105,23 +105,27 @@ def lanczos(
     basis[0] = v / np.linalg.norm(v)
     diagonal, beside = np.zeros(steps), np.zeros(steps - 1)
     for k in range(steps):
-        image = matrix.pull(matrix.push(basis[k]))
+        image = np.array(matrix.pull(matrix.push(basis[k])))
         if not np.isfinite(image).all():
             raise ValueError(
                 "the Jacobian of the layer at this measure has entries that are NaN or infinite"
             )
         diagonal[k] = basis[k] @ image
-        known = basis[: k + 1]
-        for _ in range(2):  # once is not enough (Kahan, Parlett)
-            image = image - (known @ image) @ known
+        image -= diagonal[k] * basis[k]
+        if k:
+            image -= beside[k - 1] * basis[k - 1]
         length = float(np.linalg.norm(image))
+        length = _orthogonalised(image, basis[: k + 1], length)
         if k + 1 == steps:
             break
+        beside[k] = length
         if length <= size * UNIT * np.abs(diagonal).max():
-            # the Krylov space is invariant: with probability 1 it holds the top eigenvector
-            diagonal, beside, basis = diagonal[: k + 1], beside[:k], basis[: k + 1]
-            break
-        beside[k], basis[k + 1] = length, image / length
+            # The rest is rounding: the Krylov space is invariant as far as float64 sees. To stop
+            # would promise less than the probability that was asked for; go on from a random
+            # vector, which only makes the space larger.
+            image, beside[k] = rng.normal(size=size), 0.0
+            length = _orthogonalised(image, basis[: k + 1], float(np.linalg.norm(image)))
+        basis[k + 1] = image / length
     values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside)
     direction = vectors[:, -1] @ basis
     direction /= np.linalg.norm(direction)
@@ -129,6 +133,16 @@ def lanczos(
     top = max(float(values[-1]), value**2) * UP
     upper = math.sqrt(top) * ratio * UP
     return SpectralNorm(value, upper, direction, probability, len(diagonal))
+
+
+def _orthogonalised(image: NDArray, known: NDArray, length: float) -> float:
+    """Take from a vector, in place, its part in a space; its length after that."""
+    for _ in range(2):  # once more only where much was lost (Kahan, Parlett)
+        image -= (known @ image) @ known
+        before, length = length, float(np.linalg.norm(image))
+        if length > 0.7 * before:
+            break
+    return length
 
 
 def cholesky_norm(matrix: NDArray) -> SpectralNorm:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from measattn.lipschitz.norms.problem import UP, AbstractSums, unit
 from measattn.lipschitz.norms.weights import certify, floored, improve
 
-RESTARTS = 64
-"""Random starts at a problem whose certificate stays open."""
+POLISH = 40
+"""Last steps of the power method, for the best problem alone."""
 
 
 class Maximum(NamedTuple):
@@ -65,6 +65,7 @@ def maximise(
         state.climb(alive, steps * 2**turn, restart=turn > 0)
     refined = state.refine(refinements)
     winner = int(np.argmax(state.values))
+    state.climb(np.array([winner]), POLISH)
     value = sums.value(winner, state.u[winner])
     upper = float(np.maximum(state.upper, state.values).max())
     if not math.isfinite(value):
@@ -115,8 +116,8 @@ class _State:
             if self.upper[j] <= self.values.max() * (1 + self.gap):
                 return turn
             index = np.array([j])
-            many = np.repeat(index, RESTARTS)
-            u = unit(self.rng.normal(size=(RESTARTS, self.sums.dimension)))
+            many = np.repeat(index, self.sums.restarts)
+            u = unit(self.rng.normal(size=(self.sums.restarts, self.sums.dimension)))
             self._keep(many, *self.sums.ascend(many, u, 100))
             self.bound(index)
             if self.upper[j] <= self.values.max() * (1 + self.gap):

@@ -26,6 +26,7 @@ class AbstractSums(abc.ABC):
         dimension: d.
         sizes: at least $\|N_t\|$, (m, k); 0 only where $N_t = 0$.
         slack: what the rounding of the matrices themselves may add to each maximum (k,).
+        restarts: how many random starts a problem is worth whose certificate stays open.
         basis: where u has coordinates in a subspace of another space, its basis (d', d).
     """
 
@@ -34,6 +35,7 @@ class AbstractSums(abc.ABC):
     sizes: NDArray
     slack: NDArray
     basis: NDArray | None = None
+    restarts: int = 64
 
     @abc.abstractmethod
     def norms(self, index: NDArray, u: NDArray) -> NDArray:

@@ -1,0 +1,166 @@
+"""What proves the upper ends: any weights give a bound, a forged number does not."""
+
+import numpy as np
+import pytest
+
+import measattn as ma
+from measattn.lipschitz import Split, local
+from measattn.lipschitz.derivatives.blocks import block_norms
+from measattn.lipschitz.derivatives.families import columns, outputs
+from measattn.lipschitz.derivatives.parts import parts
+from measattn.lipschitz.norms.lanczos import (
+    AbstractLinearMap,
+    cholesky_norm,
+    lanczos,
+    steps_needed,
+)
+from measattn.lipschitz.norms.maximum import maximise
+from measattn.lipschitz.norms.schur import schur
+from measattn.lipschitz.norms.weights import certify
+from tests.lipschitz import dense
+
+pytestmark = pytest.mark.float64
+
+N, D = 5, 3
+
+
+def family(seed, kind="columns", scale=1.0):
+    rng = np.random.default_rng(seed)
+    layer, mu = dense.head(rng, D, D, scale=scale), ma.EmpiricalMeasure(rng.normal(size=(N, D)))
+    if kind == "mixed":
+        layer = ma.MultiHead(
+            [layer, dense.head(rng, D, D, scale=scale)], rng.normal(size=(D, 2 * D))
+        )
+    if kind == "block":
+        both = ma.MultiHead([layer, dense.head(rng, D, D)], rng.normal(size=(D, 2 * D)))
+        layer = ma.layer.post_norm([ma.Stack([ma.RMSNorm(), both])], [ma.LayerNorm()])
+    derivative = parts(layer, mu)
+    blocks = block_norms(derivative)
+    if kind == "outputs":
+        return layer, mu, outputs(derivative, blocks)
+    return layer, mu, columns(derivative, np.full(N, 1 / N), blocks, False)
+
+
+def terms(layer, mu, kind, problem):
+    j = dense.jacobian(layer, mu)
+    return j[problem].transpose(1, 2, 0) if kind == "outputs" else j[:, :, problem]
+
+
+@pytest.mark.parametrize("kind", ["columns", "outputs", "mixed", "block"])
+def test_any_weights_give_an_upper_bound_and_the_one_of_the_formula(kind):
+    layer, mu, sums = family(0, kind)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        w = rng.random((N + 1, N)) * sums.sizes + 1e-3 * (sums.sizes > 0)
+        found = certify(sums, np.arange(N), w).upper
+        for k in range(N):
+            n = terms(layer, mu, kind, k)
+            assert dense.largest_sum(n) <= found[k]
+            # the own block is the last term here, not the k-th
+            v = np.where(np.arange(N) == k, w[-1, k], w[:-1, k])
+            gram = np.einsum("mvd,mve,m->de", n, n, 1 / v)
+            expected = np.sqrt(v.sum() * np.linalg.eigvalsh(gram)[-1])
+            assert found[k] == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["columns", "outputs", "mixed"])
+def test_a_certificate_with_a_forged_eigenvalue_or_a_lost_weight_is_caught(kind):
+    layer, mu, sums = family(2, kind)
+    best = maximise(sums)
+    n = terms(layer, mu, kind, best.problem)
+    truth = dense.largest_sum(n)
+    assert truth <= best.upper
+    assert truth > best.upper * np.sqrt(0.98)  # the eigenvalue lowered by two per cent
+    index = np.array([best.problem])
+    w = sums.norms(index, best.direction[None]).copy()
+    w[int(np.argmax(w))] = 0  # a weight of zero drops its term
+    assert truth > certify(sums, index, w).upper[0]
+
+
+@pytest.mark.parametrize("scale", [0.5, 100.0])
+def test_no_search_finds_more_than_the_upper_end(scale):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(N, D))
+        if seed % 3 == 0:
+            x[1] = x[0]
+        layer, mu = dense.head(rng, D, D, scale=scale), ma.EmpiricalMeasure(x)
+        for p in (1, np.inf):
+            found = local(layer, mu, p)
+            expected = dense.whole(layer, mu, p)
+            assert found.value * (1 - 1e-12) <= expected <= found.upper
+            assert expected * (1 - 1e-4) <= found.value
+            assert found.ratio < 1.03
+
+
+def test_bounds_of_the_norms_of_blocks_hold_and_are_near():
+    for seed in range(5):
+        layer, mu, _ = family(seed, scale=3.0)
+        blocks = block_norms(parts(layer, mu))
+        norms = np.linalg.norm(dense.jacobian(layer, mu).transpose(0, 2, 1, 3), 2, axis=(2, 3))
+        assert (norms <= blocks.norms * (1 + 1e-12) + blocks.rounding).all()
+        assert (blocks.norms <= 2 * norms + 1e-9).all()
+
+
+def test_the_schur_test_bounds_a_spectral_norm_by_those_of_its_blocks():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        blocks = rng.random((4, 6)) * (rng.random((4, 6)) < 0.6)
+        assert np.linalg.norm(blocks, 2) <= schur(blocks)
+        assert schur(blocks) <= np.linalg.norm(blocks, 2) * 1.001 + 1e-9
+    with pytest.raises(ValueError, match="finite"):
+        schur(np.array([[np.nan]]))
+
+
+def test_a_factor_of_cholesky_bounds_the_spectral_norm_closely():
+    rng = np.random.default_rng(0)
+    for shape in [(3, 5), (40, 30), (1, 1)]:
+        for matrix in (rng.normal(size=shape), np.zeros(shape), np.ones(shape)):
+            found, truth = cholesky_norm(matrix), np.linalg.norm(matrix, 2)
+            assert found.value <= truth * (1 + 1e-14) <= found.upper * (1 + 1e-14)
+            assert found.upper <= truth * (1 + 1e-9) + 1e-150
+
+
+class Given(AbstractLinearMap):
+    """A dense matrix by its products."""
+
+    def __init__(self, matrix):
+        self.matrix, self.shape = matrix, matrix.shape
+
+    def push(self, x):
+        return self.matrix @ x
+
+    def pull(self, y):
+        return self.matrix.T @ y
+
+
+@pytest.mark.parametrize("kind", ["random", "rank one", "identity", "zero", "two equal"])
+def test_lanczos_brackets_the_norm_where_its_space_is_soon_invariant_too(kind):
+    rng = np.random.default_rng(0)
+    n = 120
+    matrix = {
+        "random": rng.normal(size=(n, n)),
+        "rank one": np.outer(rng.normal(size=n), rng.normal(size=n)),
+        "identity": np.eye(n),
+        "zero": np.zeros((n, n)),
+        "two equal": np.diag(np.r_[2.0, 2.0, rng.random(n - 2)]),
+    }[kind]
+    found, truth = lanczos(Given(matrix), rng, 60, 1.01, 1e-3), np.linalg.norm(matrix, 2)
+    assert found.value <= truth * (1 + 1e-13) <= found.upper * (1 + 1e-13)
+    assert found.upper <= found.value * 1.0101
+    assert found.steps == 60
+
+
+def test_more_certainty_takes_more_steps():
+    assert steps_needed(1000, 1.001, 1e-10) > steps_needed(1000, 1.01, 1e-10)
+    assert steps_needed(1000, 1.001, 1e-10) > steps_needed(1000, 1.001, 1e-3)
+    with pytest.raises(ValueError, match="finite"):
+        cholesky_norm(np.array([[np.inf]]))
+
+
+def test_a_head_on_scores_without_noise_splits_no_better_than_it_should():
+    # with no scores all rows are equal: |D u| = 0, and each output follows the mean
+    mu = ma.EmpiricalMeasure(np.random.default_rng(0).normal(size=(N, D)))
+    found = local(ma.SelfAttention(ma.DotProduct(0.0)), mu, 1, Split())
+    assert found.value == pytest.approx(1.0, rel=1e-9)
+    assert 1 <= found.upper <= 1 + 1e-3
