@@ -33,9 +33,9 @@ TOKENS = 10
     ],
     statement=r"With inputs $u$ the equilibrium is unique, reached at the rate $q$ whatever the "
     r"number of tokens and the mask, and moves little with its input (C5). It is no point: from "
-    r"$|x_i-x_j|\geq|u_i-u_j|-|\Gamma(x_i)-\Gamma(x_j)|$ and B0 its diameter is bounded below. "
-    r"With a fixed memory $\nu$ all tokens go to one point of the memory's making (C6). Equilibria "
-    r"of nearby layers are near (C7).",
+    r"$|x_i-x_j|\geq|u_i-u_j|-|\Gamma(x_i)-\Gamma(x_j)|$ and B0 its diameter is bounded below "
+    r"(no mask). With a fixed memory $\nu$ all tokens go to one point of the memory's making (C6). "
+    r"Equilibria of nearby layers are near (C7).",
     source="C5, C6 and C7 are proved in docs/theory-dynamics, B0 in docs/theory-lipschitz",
     hypotheses={
         "small": r"$\Vert V\Vert<1$ and $q<1$; for the memory $\Vert V\Vert\kappa D_\nu^2/4<1$",

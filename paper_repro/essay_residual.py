@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import jax
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 import measattn as ma
 from measattn.plot import ACCENTS, INK
@@ -46,24 +46,6 @@ def residual(bench: Bench) -> None:
     depth(bench)
 
 
-def whole(x: np.ndarray, block: stacks.Block) -> np.ndarray:
-    """The Jacobian of attention in NumPy (nd, nd)."""
-    n, d = x.shape
-    J = jacobians.jacobian(x, jacobians.dot_slopes(x, block.A), block.V)
-    return J.reshape(n * d, n * d)
-
-
-def radius(matrix: np.ndarray) -> float:
-    """The spectral radius."""
-    return float(np.abs(np.linalg.eigvals(matrix)).max())
-
-
-@jax.jit
-def differentiated(x: Any, layer: Any) -> Any:
-    """The Jacobian of a layer of the library, by JAX."""
-    return jax.jacfwd(lambda x: (ma.EmpiricalMeasure(x) @ layer).points)(x)
-
-
 def consensus(bench: Bench) -> None:
     """All tokens equal: eigenvalues against the closed form; three values of V as witnesses."""
     worst, errors, size = [], [], TOKENS * 3
@@ -71,8 +53,8 @@ def consensus(bench: Bench) -> None:
         block = stacks.random_block(bench.rng, 3, score=2.0, value=bench.rng.uniform(0.3, 2))
         x = np.tile(in_ball(bench.rng, 1, 3), (TOKENS, 1))
         layer = ma.Residual(block.layer)
-        J = np.asarray(differentiated(x, layer)).reshape(size, size)
-        errors.append(np.abs(J - np.eye(size) - whole(x, block)).max())
+        J = np.asarray(stacks.differentiated(x, layer)).reshape(size, size)
+        errors.append(np.abs(J - np.eye(size) - stacks.jacobian_of(x, block)).max())
         found = np.linalg.eigvals(J)
         wanted = np.append(1 + np.linalg.eigvals(block.V), np.ones(size - 3))
         worst.append(_apart(found, wanted))
@@ -91,16 +73,16 @@ def consensus(bench: Bench) -> None:
     same = np.tile([0.3, -0.2, 0.1], (TOKENS, 1))
     for name, value, predicted in (("V = I", 1.0, 1.0), ("V = 2 I", 2.0, 2.0)):
         block = stacks.Block(np.eye(3), value * np.eye(3), np.zeros(3))
-        J = np.asarray(differentiated(same, ma.Residual(block.layer))).reshape(size, size)
+        J = np.asarray(stacks.differentiated(same, ma.Residual(block.layer))).reshape(size, size)
         bench.counterexample(
             f"{name}: distance of the spectral radius from one",
-            radius(J) - 1,
+            stacks.spectral_radius(J) - 1,
             0.1,
             r"at consensus it is $1+\lambda(V)$.",
             predicted=predicted,
         )
     block = stacks.Block(np.eye(3), -np.eye(3), np.zeros(3))
-    J = np.asarray(differentiated(same, ma.Residual(block.layer))).reshape(size, size)
+    J = np.asarray(stacks.differentiated(same, ma.Residual(block.layer))).reshape(size, size)
     bench.counterexample(
         "V = -I: the least singular value of the layer",
         np.linalg.svd(J, compute_uv=False)[-1],
@@ -113,8 +95,6 @@ def consensus(bench: Bench) -> None:
 
 def _apart(found: np.ndarray, wanted: np.ndarray) -> float:
     """The largest distance of eigenvalues after the best matching."""
-    from scipy.optimize import linear_sum_assignment
-
     cost = np.abs(found[:, None] - wanted[None])
     rows, columns = linear_sum_assignment(cost)
     return float(cost[rows, columns].max())
@@ -126,8 +106,8 @@ def spread(bench: Bench) -> None:
     x = np.array([[-1.0], [0.0], [1.0]])
     for score in (0.0, 1.0, 2.0, 4.0, 8.0):
         block = stacks.Block(score * np.eye(1), 0.5 * np.eye(1), np.zeros(1))
-        J = whole(x, block)
-        rows.append([score, radius(J), radius(np.eye(3) + J)])
+        J = stacks.jacobian_of(x, block)
+        rows.append([score, stacks.spectral_radius(J), stacks.spectral_radius(np.eye(3) + J)])
     bench.counterexample(
         "V = 1/2, tokens -1, 0, 1 and scores of 8: the spectral radius less one, against λ(V)",
         rows[-1][2] - 1,
@@ -138,9 +118,9 @@ def spread(bench: Bench) -> None:
         size = 10 ** bench.rng.uniform(-1, 1)
         block = stacks.random_block(bench.rng, 2, score=size, value=bench.rng.uniform(0.1, 2))
         x = in_ball(bench.rng, TOKENS, 2)
-        J = whole(x, block)
+        J = stacks.jacobian_of(x, block)
         by_token = jacobians.largest(J.reshape(TOKENS, 2, TOKENS, 2), bench.rng)
-        away = abs(radius(np.eye(len(J)) + J) - 1)
+        away = abs(stacks.spectral_radius(np.eye(len(J)) + J) - 1)
         value, kappa = (float(np.linalg.norm(M, 2)) for M in (block.V, block.A))
         reach = float(stacks.row_norms(x).max())
         share.append(away / min(np.linalg.norm(J, 2), value * (1 + 2 * kappa * reach**2)))
@@ -171,7 +151,7 @@ def depth(bench: Bench) -> None:
     worst, counts = [], [1, 2, 4, 8, 16, 32]
     for count in counts:
         Js = [
-            whole(
+            stacks.jacobian_of(
                 in_ball(bench.rng, TOKENS, 2),
                 stacks.random_block(bench.rng, 2, score=1.0, value=1.0),
             )
@@ -187,7 +167,10 @@ def depth(bench: Bench) -> None:
                   r"\Vert}$", max(worst), 1 + TOLERANCE, role=Role.CORRECTION)  # fmt: skip
     bench.control(
         "the same bound for 32 layers at consensus, V = I/2, branches not scaled",
-        _product([np.eye(2 * TOKENS) + whole(np.tile([0.3, 0.4], (TOKENS, 1)), block)] * layers)
+        _product(
+            [np.eye(2 * TOKENS) + stacks.jacobian_of(np.tile([0.3, 0.4], (TOKENS, 1)), block)]
+            * layers
+        )
         / np.exp(0.5),
         1.0,
         "norms of residual layers multiply.",
@@ -199,13 +182,13 @@ def depth(bench: Bench) -> None:
         same = np.tile(in_ball(bench.rng, 1, 2), (12, 1))
         for tokens, where in ((same, "consensus"), (in_ball(bench.rng, 12, 2), "random tokens")):
             spectra.append((f"{label}, {where}", np.linalg.eigvals(np.eye(24)
-                            + whole(tokens, random))))  # fmt: skip
+                            + stacks.jacobian_of(tokens, random))))  # fmt: skip
     bench.figure(
         picture(spectra, counts, curves),
         "Left: eigenvalues of I + J and the unit circle. Right: the norm of the product of the "
         "Jacobians of L random layers",
         "Eigenvalues leave the unit circle on the right; products with residuals grow "
-        "exponentially unless their branches are divided by the depth",
+        "with depth unless their branches are divided by it",
     )
 
 

@@ -2,11 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import measattn as ma
 from measattn import dynamics as dyn
-from paper_repro import oracles
+from paper_repro import jacobians, oracles
 
 Array = np.ndarray
 
@@ -66,6 +67,24 @@ def claimed(layer: Any, mu: ma.EmpiricalMeasure, p: float = 1) -> float:
 def concluded(found: dyn.FixedPoint) -> float:
     """One if a run says that it has converged, else zero."""
     return float(found.verdict in ("certified", "converged"))
+
+
+def jacobian_of(x: Array, block: Block) -> Array:
+    """The Jacobian of attention in NumPy (nd, nd)."""
+    n, d = x.shape
+    J = jacobians.jacobian(x, jacobians.dot_slopes(x, block.A), block.V)
+    return J.reshape(n * d, n * d)
+
+
+def spectral_radius(matrix: Array) -> float:
+    """The spectral radius."""
+    return float(np.abs(np.linalg.eigvals(matrix)).max())
+
+
+@jax.jit
+def differentiated(x: Any, layer: Any) -> Any:
+    """The Jacobian of a layer of the library, by JAX."""
+    return jax.jacfwd(lambda x: (ma.EmpiricalMeasure(x) @ layer).points)(x)
 
 
 def diameter(x: Array) -> float:
