@@ -21,7 +21,7 @@ def two_sided(
     *,
     names: tuple[str, str] = ("head", "local Lipschitz constant"),
 ) -> "Figure":
-    """One bar for each constant up to what is attained, pale from there to what is certified.
+    """One bar for each constant up to what is attained, and a line at what is certified.
 
     Args:
         attained: lower ends (n,), not negative.
@@ -45,11 +45,18 @@ def two_sided(
     known = np.isfinite(high)
     axes.bar(places, low, 0.66, color=ACCENTS[0], label="attained")
     axes.bar(
-        places[known], (high - low)[known], 0.66, bottom=low[known], color=ACCENTS[0], alpha=0.3,
+        places[known],
+        (high - low)[known],
+        0.66,
+        bottom=low[known],
+        color=ACCENTS[0],
+        alpha=0.3,
+    )
+    top = np.where(known, high, low)
+    axes.hlines(
+        top[known], places[known] - 0.33, places[known] + 0.33, INK, linewidth=1.0,
         label="certified",
     )  # fmt: skip
-    top = np.where(known, high, low)
-    axes.hlines(top[known], places[known] - 0.33, places[known] + 0.33, INK, linewidth=1.0)
     axes.set_xticks(places, [str(k) for k in places] if labels is None else list(labels))
     axes.grid(visible=False, axis="x")
     axes.set(xlabel=names[0], ylabel=names[1], ylim=(0, 1.18 * max(float(top.max()), 1e-300)))
