@@ -38,6 +38,10 @@ DRAWINGS = {
     "weights": lambda ax: plot.weights(np.full((2, 3), 1 / 3), ax, columns=["a", "b", "c"]),
     "curve": lambda ax: plot.curve([1, 10], [1.0, 0.1], ax, spread=[0.1, 0.01], bound=[2, 0.2]),
     "margins": lambda ax: plot.margins({"a": 0.5, "b": 0.0, "c": 2.0}, ax),
+    "two sides": lambda ax: plot.two_sided([1.0, 2.0], [1.1, np.inf], ax=ax),
+    "growth": lambda ax: plot.growth(
+        [1, 4], {"a": ([1, 2], [1.5, 3]), "b": ([1, 1], None)}, ax, reference={"c": [1, 2]}
+    ),
     "transport d=1": lambda ax: solved(plot.transport, cloud(d=1), cloud(n=5, d=1, seed=1), ax),
     "transport d=2": lambda ax: solved(plot.transport, cloud(), cloud(n=7, seed=1), ax),
     "transport d=5": lambda ax: solved(plot.transport, cloud(d=5), cloud(d=5, seed=1), ax),
@@ -252,6 +256,11 @@ def test_the_drawn_bracket_falls_and_ends_within_what_was_asked_for():
         (lambda: plot.curve([1, 2], [1, -1]), "positive"),
         (lambda: plot.curve([1, 1], [1, 2]), "two"),
         (lambda: plot.errors_by_layer([]), "at least one"),
+        (lambda: plot.two_sided([1.0], [0.5]), "at least attained"),
+        (lambda: plot.two_sided([1.0], [1.0, 2.0]), "equally long"),
+        (lambda: plot.growth([2, 1], {"a": ([1, 1], None)}), "in order"),
+        (lambda: plot.growth([1, 2], {"a": ([1, 0], None)}), "positive"),
+        (lambda: plot.growth([1, 2], {"a": ([1, 2], [1, 1])}), "at least attained"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_words(draw, words):

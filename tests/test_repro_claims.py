@@ -30,6 +30,7 @@ STATEMENTS = {
     "column-mass",
     "w1-constant",
     "attention-lipschitz",
+    "local-constants",
     "misspecified-input",
     "infinite-depth",
     "infinite-depth-trivial",
@@ -133,6 +134,7 @@ BROKEN = {
     ),
     "constants of attention that are two percent too small": (
         "attention-lipschitz",
+        "local-constants",
         "import dataclasses\nn = ma.lipschitz.bound\n"
         "def broken(*arguments, **names):\n"
         "    found = n(*arguments, **names)\n"

@@ -5,6 +5,7 @@ is the only package that imports matplotlib, and it does so when the first figur
 ``pip install 'measattn[repro]'``.
 """
 
+from measattn.plot.constants import growth, two_sided
 from measattn.plot.curves import curve, errors_by_layer, margins
 from measattn.plot.kernels import kernel, weights
 from measattn.plot.measures import law, measure
@@ -18,11 +19,13 @@ __all__ = [
     "bracket",
     "curve",
     "errors_by_layer",
+    "growth",
     "kernel",
     "law",
     "margins",
     "measure",
     "potential",
     "transport",
+    "two_sided",
     "weights",
 ]
