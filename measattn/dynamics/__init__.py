@@ -11,13 +11,13 @@ from measattn.dynamics.flow import Flow, flow
 from measattn.dynamics.gaussian import GaussianFlow, GaussianLaw, affine, gaussian_flow
 from measattn.dynamics.implicit import equilibrium_points
 from measattn.dynamics.injection import Injected
-from measattn.dynamics.observables import clusters, diameter, radius
+from measattn.dynamics.observables import clusters, diameter, effective_rank, mean_cosine, radius
 from measattn.dynamics.ode import FlowError
 from measattn.dynamics.orthogonal import orthogonal_start
 from measattn.dynamics.rate import Rate, fit_rate
 from measattn.dynamics.sinkhorn import SinkhornAttention, scalings
 from measattn.dynamics.spectrum import Spectrum, spectrum
-from measattn.dynamics.trajectory import Trajectory, iterate
+from measattn.dynamics.trajectory import Trajectory, iterate, through
 
 __all__ = [
     "Anderson",
@@ -43,6 +43,7 @@ __all__ = [
     "cosine_bound",
     "diameter",
     "diameter_bound",
+    "effective_rank",
     "energy_rate",
     "equilibrium",
     "equilibrium_points",
@@ -53,10 +54,12 @@ __all__ = [
     "interaction_energy",
     "iterate",
     "least_cosine",
+    "mean_cosine",
     "orthogonal_start",
     "radius",
     "rank_one_bound",
     "scalings",
     "sinkhorn_energy",
     "spectrum",
+    "through",
 ]

@@ -1,9 +1,10 @@
-r"""The path of a measure through a deep weight-shared stack, $\mu_{t+1} = \mu_t K_{\mu_t}$.
+r"""The path of a measure through a deep stack, $\mu_{t+1} = \mu_t K^{(t)}_{\mu_t}$.
 
-Source: the infinitely deep self-attention of [VBT20] is the limit of such paths.
+Source: the infinitely deep self-attention of [VBT20] is the limit of such paths, for weights that
+all layers share.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 
 from measattn.attention import SelfAttention
 from measattn.checks import number
-from measattn.dynamics.energy import interaction_energy
-from measattn.dynamics.observables import Observed, clusters, diameter, radius
+from measattn.dynamics.observables import Observed, diameter, observed
 from measattn.dynamics.rate import Rate, fit_rate
 from measattn.dynamics.steps import advance, check_layer
+from measattn.kernel import Stack
 from measattn.measure import EmpiricalMeasure, measure, states
 from measattn.wasserstein import w1
 
@@ -51,6 +52,8 @@ class Trajectory:
         radius: of each measure (T + 1,), likewise empty if it was not asked for.
         diameter: likewise.
         clusters: their effective number, likewise.
+        cosine: the mean cosine of the angle between two atoms, likewise.
+        rank: the effective rank of the centred cloud, likewise.
         energy: the interaction energy (T + 1,); empty without a potential.
         status: in full sentences, whether all steps were made.
     """
@@ -63,13 +66,15 @@ class Trajectory:
     radius: NDArray = field(repr=False)
     diameter: NDArray = field(repr=False)
     clusters: NDArray = field(repr=False)
+    cosine: NDArray = field(repr=False)
+    rank: NDArray = field(repr=False)
     energy: NDArray = field(repr=False)
     status: str
 
     def __getitem__(self, step: int) -> EmpiricalMeasure:
         at = step if step >= 0 else self.steps + 1 + step
         if at not in self.kept:
-            raise KeyError(f"step {step} was not kept: pass keep=[{step}] or keep='all' to iterate")
+            raise KeyError(f"step {step} was not kept: pass keep=[{step}] or keep='all'")
         return self.kept[at]
 
     def __iter__(self) -> Iterator[EmpiricalMeasure]:
@@ -82,7 +87,7 @@ class Trajectory:
             ValueError: no distances, or too few above rounding.
         """
         if len(self.w1) == 0:
-            raise ValueError("the trajectory has no distances: pass distances=True to iterate")
+            raise ValueError("the trajectory has no distances: pass distances=True")
         return fit_rate(self.w1, float(np.max(self.upper - self.lower)))
 
     def __repr__(self) -> str:
@@ -117,7 +122,7 @@ def iterate(
         mu: $\mu_0$.
         steps: T.
         distances: compute $W_1(\mu_{t-1},\mu_t)$ between the laws of the states.
-        observe: record radius, diameter and the effective number of clusters.
+        observe: record radius, diameter, effective number of clusters, mean cosine and rank.
         keep: the steps whose measures are kept besides the first and the last; "all" keeps all.
         bandwidth: of the clusters; 0.05 times the diameter of ``mu`` by default.
         potential: whose interaction energy is observed; that of the layer if it is self-attention.
@@ -131,16 +136,83 @@ def iterate(
     """
     check_layer(layer, mu)
     steps = _count("steps", steps)
-    wanted = set(range(steps + 1)) if keep == "all" else {int(step) for step in keep}
     if potential is None and isinstance(layer, SelfAttention):
         potential = layer.potential
+    size = min(LONGEST, max(1, CHUNK // (mu.size * mu.dimension * mu.dtype.itemsize)))
+    runs = [(layer, min(size, steps - done)) for done in range(0, steps, size)]
+    wanted = _wanted(keep, steps)
     wide = _bandwidth(mu, bandwidth) if observe else None
     look = _Look(wide, potential if observe else None, distances or bool(wanted))
+    return _follow(runs, mu, look, wanted, distances, tol, watch)
+
+
+def through(
+    stack: Any,
+    mu: EmpiricalMeasure,
+    *,
+    distances: bool = True,
+    observe: bool = True,
+    keep: Iterable[int] | str = (),
+    bandwidth: float | int | None = None,
+    potential: Any = None,
+    tol: float | int = 1e-9,
+    watch: Watch | None = None,
+) -> Trajectory:
+    r"""Go through different layers, one a step: $\mu_{t+1} = \mu_t K^{(t)}_{\mu_t}$.
+
+    Layers of one structure, such as those of a trained transformer, are compiled once.
+
+    Args:
+        stack: a `Stack`, or a sequence of layers, such as ``ma.pretrained.minilm().layers``; each
+            keeps the dimension of states.
+        mu: $\mu_0$.
+        distances: as for `iterate`, likewise the rest.
+        observe: what is recorded besides.
+        keep: steps whose measures are kept.
+        bandwidth: of the clusters.
+        potential: whose interaction energy is observed; none by default.
+        tol: of the distances.
+        watch: called as ``watch(step, steps)``.
+
+    Raises:
+        ValueError: no sequence of layers, or a layer that changes the dimension.
+    """
+    layers = (stack if isinstance(stack, Stack) else Stack(stack)).layers
+    for layer in layers:
+        check_layer(layer, mu)
+    wanted = _wanted(keep, len(layers))
+    wide = _bandwidth(mu, bandwidth) if observe else None
+    look = _Look(wide, potential if observe else None, distances or bool(wanted))
+    runs = [(layer, 1) for layer in layers]
+    return _follow(runs, mu, look, wanted, distances, tol, watch)
+
+
+class _Look(eqx.Module):
+    """What is recorded of each measure: its points, and what is observed."""
+
+    bandwidth: Array | None
+    potential: Any
+    path: bool = eqx.field(static=True)
+
+    def __call__(self, mu: EmpiricalMeasure) -> tuple:
+        seen = observed(mu, self.bandwidth, self.potential)
+        return (mu.points if self.path else None), seen
+
+
+def _follow(
+    runs: Sequence[tuple[Any, int]],
+    mu: EmpiricalMeasure,
+    look: _Look,
+    wanted: set[int],
+    distances: bool,
+    tol: Any,
+    watch: Watch | None,
+) -> Trajectory:
+    """A path through runs, each a layer and how often it is applied in one compiled scan."""
+    steps = sum(count for _, count in runs)
     kept, solutions, looks = {0: mu}, [], [_first(look, mu)]
-    size = min(LONGEST, max(1, CHUNK // (mu.size * mu.dimension * mu.dtype.itemsize)))
     done, last, status = 0, mu, "All steps were made."
-    while done < steps:
-        count = min(size, steps - done)
+    for layer, count in runs:
         points, finite, (path, seen) = advance(layer, last.points, mu.log_weights, count, look)
         good = int(np.sum(finite))
         looks.append(jax.tree.map(lambda a, good=good: np.asarray(a)[:good], seen))
@@ -166,35 +238,18 @@ def iterate(
     )
     seen = Observed(*(np.concatenate(part).reshape(-1) for part in zip(*looks, strict=True)))
     return Trajectory(
-        done,
-        kept,
-        w1s,
-        lower,
-        upper,
-        seen.radius,
-        seen.diameter,
-        seen.clusters,
-        seen.energy,
-        status,
+        steps=done,
+        kept=kept,
+        w1=w1s,
+        lower=lower,
+        upper=upper,
+        status=status,
+        **seen._asdict(),
     )
 
 
-class _Look(eqx.Module):
-    """What is recorded of each measure: its points, and what is observed."""
-
-    bandwidth: Array | None
-    potential: Any
-    path: bool = eqx.field(static=True)
-
-    def __call__(self, mu: EmpiricalMeasure) -> tuple:
-        seen = Observed(*[jnp.zeros(0)] * 4)
-        if self.bandwidth is not None:
-            seen = seen._replace(
-                radius=radius(mu), diameter=diameter(mu), clusters=clusters(mu, self.bandwidth)
-            )
-        if self.potential is not None:
-            seen = seen._replace(energy=interaction_energy(self.potential, mu))
-        return (mu.points if self.path else None), seen
+def _wanted(keep: Iterable[int] | str, steps: int) -> set[int]:
+    return set(range(steps + 1)) if keep == "all" else {int(step) for step in keep}
 
 
 def _first(look: _Look, mu: EmpiricalMeasure) -> Observed:
