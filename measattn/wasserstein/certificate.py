@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from measattn.wasserstein.ground import UNIT, Vector
+from measattn.wasserstein.masses import exact_sums
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.pricing import Priced, c_transform
-from measattn.wasserstein.problem import Problem, exact_sums
+from measattn.wasserstein.problem import Problem
 
 
 class Below(NamedTuple):

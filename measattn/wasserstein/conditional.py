@@ -18,8 +18,9 @@ from measattn.points import Token, state
 from measattn.wasserstein import tiles
 from measattn.wasserstein.certificate import root
 from measattn.wasserstein.ground import Index, Vector
+from measattn.wasserstein.masses import exact_sums
 from measattn.wasserstein.plan import Plan
-from measattn.wasserstein.problem import check_order, exact_sums, normalised, pose_points, weights
+from measattn.wasserstein.problem import check_order, normalised, pose_points, weights
 from measattn.wasserstein.solution import Solution, TransportError
 from measattn.wasserstein.solvers import Auto
 from measattn.wasserstein.w1 import solve_posed

@@ -10,8 +10,8 @@ in docs/theory.md, G5.
 
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import ScalarLike
@@ -29,6 +29,7 @@ from measattn.wasserstein.ground import (
     Table,
     Vector,
 )
+from measattn.wasserstein.masses import common_mass, difference, merged
 
 LARGEST_POINT = 1e305
 """Coordinates beyond this are refused."""
@@ -209,14 +210,14 @@ class Posed:
 
 def pose(a: Vector, b: Vector, ground: AbstractGround, p: float | int, unit: float = 1.0) -> Posed:
     """Merge equal atoms, cancel common mass where that is allowed, drop what has no mass."""
-    merged_a = _merged(a, getattr(ground, "x", None), ground)
-    merged_b = _merged(b, getattr(ground, "y", None), ground)
+    merged_a = merged(a, getattr(ground, "x", None), ground)
+    merged_b = merged(b, getattr(ground, "y", None), ground)
     mass_a, mass_b, rounded = merged_a.mass, merged_b.mass, merged_a.rounded + merged_b.rounded
     common = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
     if p == 1 and isinstance(ground, Euclidean):
-        common = _common(merged_a.points, mass_a, merged_b.points, mass_b)
+        common = common_mass(merged_a.points, mass_a, merged_b.points, mass_b)
         for mass, at in ((mass_a, common[0]), (mass_b, common[1])):
-            mass[at], lost = _difference(mass[at], common[2])
+            mass[at], lost = difference(mass[at], common[2])
             rounded += lost
     left_a, left_b = np.flatnonzero(mass_a > 0), np.flatnonzero(mass_b > 0)
     reduced = ground.restrict(merged_a.first[left_a], merged_b.first[left_b])
@@ -236,74 +237,6 @@ def pose(a: Vector, b: Vector, ground: AbstractGround, p: float | int, unit: flo
         left_b,
         common,
     )
-
-
-class _Merged(NamedTuple):
-    """Each atom's merged atom, one atom of each, their masses and points, and what these round."""
-
-    site: Index
-    first: Index
-    mass: Vector
-    points: Any
-    rounded: float
-
-
-def _merged(mass: Vector, points: Any, ground: AbstractGround) -> _Merged:
-    keep = np.flatnonzero(mass > 0)
-    site = np.full(len(mass), -1)
-    if not isinstance(ground, Euclidean):
-        site[keep] = np.arange(len(keep))
-        return _Merged(site, keep, mass[keep], None, 0.0)
-    rows = points[keep] + 0.0  # -0.0 and 0.0 are one point
-    if len(np.unique(_hashes(rows))) == len(rows):
-        site[keep] = np.arange(len(keep))
-        return _Merged(site, keep, mass[keep], rows, 0.0)
-    _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    group = group.reshape(-1)
-    site[keep] = group
-    sums = exact_sums(group, mass[keep], np.zeros(len(first)))
-    # to the nearest float, whatever the order of the atoms; and what that leaves out
-    rounded = math.fsum(np.abs(exact_sums(group, mass[keep], sums)))
-    return _Merged(site, keep[first], sums, rows[first], rounded)
-
-
-def exact_sums(index: Index, mass: Vector, less: Vector) -> Vector:
-    """The sums of the masses of each index, less some numbers, each rounded once."""
-    count = np.bincount(index, minlength=len(less))
-    out = np.bincount(index, mass, len(less)) - less  # right for single masses
-    order = np.argsort(index, kind="stable")
-    values, ends = mass[order].tolist(), np.cumsum(count)
-    for k in np.flatnonzero(count > 1):
-        out[k] = math.fsum([*values[ends[k] - count[k] : ends[k]], -less[k]])
-    return out
-
-
-def _difference(a: Vector, b: Vector) -> tuple[Vector, float]:
-    """The differences a - b >= 0, rounded, and the total of what rounding changes."""
-    out = a - b
-    # Knuth's exact error of a sum
-    part = out - a
-    return out, math.fsum(np.abs((a - (out - part)) + (-b - part)))
-
-
-def _hashes(rows: Matrix) -> Index:
-    """Numbers that are equal for equal rows, and hardly ever for others."""
-    bits = np.ascontiguousarray(rows).view(np.uint64)
-    mixed = bits ^ (bits >> np.uint64(32))
-    return (mixed * _factors(rows.shape[1])).sum(axis=1, dtype=np.uint64)
-
-
-@cache
-def _factors(count: int) -> Index:
-    return np.random.default_rng(0).integers(1, 2**63, count, dtype=np.uint64) * 2 + 1
-
-
-def _common(x: Matrix, a: Vector, y: Matrix, b: Vector) -> tuple[Index, Index, Vector]:
-    """The atoms that both measures have, and the smaller of their masses."""
-    _, rows, cols = np.intersect1d(_hashes(x), _hashes(y), return_indices=True)
-    same = np.all(x[rows] == y[cols], axis=1)
-    rows, cols = rows[same], cols[same]
-    return rows, cols, np.minimum(a[rows], b[cols])
 
 
 def pose_points(
