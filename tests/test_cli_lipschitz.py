@@ -1,6 +1,7 @@
-"""The command `measattn lipschitz` as a user meets it."""
+"""The command ``measattn lipschitz`` as a user meets it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,7 @@ def test_what_lipschitz_refuses_is_one_line_and_status_2(text):
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.models
 def test_an_interrupted_lipschitz_says_how_far_it_came(text):
     code = (

@@ -134,7 +134,6 @@ BROKEN = {
     ),
     "constants of attention that are two percent too small": (
         "attention-lipschitz",
-        "local-constants",
         "import dataclasses\nn = ma.lipschitz.bound\n"
         "def broken(*arguments, **names):\n"
         "    found = n(*arguments, **names)\n"

@@ -60,7 +60,9 @@ def two_sided(
     axes.set_xticks(places, [str(k) for k in places] if labels is None else list(labels))
     axes.grid(visible=False, axis="x")
     axes.set(xlabel=names[0], ylabel=names[1], ylim=(0, 1.18 * max(float(top.max()), 1e-300)))
-    axes.legend(ncols=2, loc="upper left")
+    handles, texts = axes.get_legend_handles_labels()
+    order = np.argsort(texts)
+    axes.legend([handles[k] for k in order], [texts[k] for k in order], ncols=2, loc="upper left")
     return figure
 
 
@@ -111,7 +113,8 @@ def growth(
     if power:
         axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:g}")
+    if every.max() < 1e4 * every.min():
+        axes.yaxis.set_major_formatter("{x:g}")
     # within a decade few ticks are powers of ten; beyond it the others would crowd
     axes.yaxis.set_minor_formatter("{x:g}" if every.max() < 10 * every.min() else "")
     axes.legend()
