@@ -35,6 +35,9 @@ CHUNK = 16
 COLLAPSED = 1e-6
 """A diameter below this part of the first one is a collapse."""
 
+REPEATED = 1e-3
+"""A cycle comes back to within this part of a step; tokens that alternate about a limit do not."""
+
 Verdict = Literal["certified", "converged", "cycle", "collapse", "drift", "diverged", "undecided"]
 
 
@@ -202,9 +205,11 @@ def _advance(layer: Any, mu: EmpiricalMeasure, solver: Any, carry: tuple, count:
 
 def _period(clouds: list, tol: float | int) -> int:
     """The period of a cycle that the last clouds go through twice; 1 if there is none."""
+    move = float(jnp.max(jnp.abs(clouds[-1] - clouds[-2]))) if len(clouds) > 1 else 0.0
+    close = min(tol, REPEATED * move)
     for period in range(2, len(clouds) // 2 + 1):
         pairs = zip(clouds[-period:], clouds[-2 * period : -period], strict=True)
-        if all(float(jnp.max(jnp.abs(a - b))) <= tol for a, b in pairs):
+        if all(float(jnp.max(jnp.abs(a - b))) <= close for a, b in pairs):
             return period
     return 1
 
@@ -213,10 +218,14 @@ def _unfinished(clouds: list, residuals: list[float], shrunk: float) -> Verdict:
     """What an iteration does that did not end."""
     if shrunk <= COLLAPSED:
         return "collapse"
-    move = np.asarray(clouds[-1] - clouds[-2]) if len(clouds) > 1 else np.zeros((1, 1))
+    if len(clouds) < 3:
+        return "undecided"
+    before, move = np.diff(np.asarray(clouds[-3:]), axis=0)
     common = np.linalg.norm(move.mean(axis=0))
+    # a mean that swings to and fro does not drift
+    onward = before.mean(axis=0) @ move.mean(axis=0) > 0
     steady = residuals[-1] >= 0.5 * residuals[len(residuals) // 2]
-    if steady and common >= 0.5 * np.linalg.norm(move, axis=1).max() > 0:
+    if steady and onward and common >= 0.5 * np.linalg.norm(move, axis=1).max() > 0:
         return "drift"
     return "undecided"
 

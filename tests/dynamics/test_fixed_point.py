@@ -206,3 +206,13 @@ def test_a_layer_whose_rounding_is_not_bounded_says_so():
     assert found.verdict == "certified"
     assert not found.exact
     assert "without rounding" in found.status
+
+
+def test_tokens_that_alternate_about_a_limit_are_in_no_cycle_and_a_swinging_mean_does_not_drift():
+    swing = ma.SelfAttention(ma.DotProduct(0.0), -0.95 * np.eye(2))
+    start = ma.EmpiricalMeasure(np.array([[1.0, 0.0], [0.0, 2.0]]))
+    assert dyn.fixed_point(swing, start, 1e-6, steps=400).verdict in {"converged", "certified"}
+    inputs = np.array([[1.0, 0.0], [0.0, 2.0]])
+    wide = ma.SelfAttention(ma.DotProduct(0.0), -1.05 * np.eye(2))
+    end = dyn.fixed_point(dyn.Injected(wide, inputs), start, 1e-6, steps=64)
+    assert end.verdict == "undecided"
