@@ -169,11 +169,12 @@ plt.show()
 # %% [markdown]
 # On the left temperature does not matter below $\|V\| = 1$: attention averages, so the cloud
 # shrinks to the origin, and that is proved. Above it hot attention collapses to a point that runs
-# away (*collapse*, or *drift* where it has not quite shrunk yet); cold attention breaks up into
-# clusters that fly apart, and nothing ends the iteration (*undecided*). On the right the limit
-# remembers its input: no cloud collapses. The proof needs a high temperature and a small $V$; the
-# iteration converges well beyond that. What of the corner where it does not, within 100 steps? Seen
-# for longer, the tokens there swing between two clouds: a step is long, two steps lead back.
+# away (*drift* is the same seen through rounding, which far from the origin keeps the tokens a
+# little apart); cold attention breaks up into clusters that fly apart, and nothing ends the
+# iteration (*undecided*). On the right the limit remembers its input: no cloud collapses. The proof
+# needs a high temperature and a small $V$; the iteration converges well beyond that. What of the
+# last cell, where it does not within 100 steps? Seen for longer, its tokens come to swing between
+# two clouds: a step is long, two steps lead back.
 
 # %%
 swing = dynamics.iterate(injected(0.25, 0.7), tokens, 400, keep=[398, 399], distances=False)

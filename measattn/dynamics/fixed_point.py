@@ -12,9 +12,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 from jaxtyping import Array
 from numpy.typing import NDArray
 
+from measattn.dynamics.anderson import Anderson
 from measattn.dynamics.contraction import ORDERS, Contraction, NotProved, contraction, norm
 from measattn.dynamics.injection import Injected
 from measattn.dynamics.observables import diameter
@@ -102,11 +104,15 @@ def fixed_point(
         watch: called as ``watch(step, residual)`` on the way.
 
     Raises:
-        ValueError: a layer that changes the shape of points.
+        ValueError: a layer that changes the shape of points, or a tol or steps that are none.
 
     Source: C1 of docs/theory-dynamics.md; Banach's theorem where a bound below 1 is proved.
     """
     check_layer(layer, mu)
+    if not 0 < tol < math.inf:
+        raise ValueError(f"tol must be a positive length, got {tol!r}")
+    if isinstance(steps, bool) or int(steps) != steps or steps < 1:
+        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
     solver = _picard(tol) if solver is None else solver
     carry = _begin(layer, mu, solver)
     clouds, residuals, verdict, period = [], [], None, 1
@@ -157,8 +163,6 @@ def equilibrium(
 
     Source: C5 of docs/theory-dynamics.md.
     """
-    from measattn.dynamics.anderson import Anderson
-
     start = EmpiricalMeasure(inputs, log_weights)
     solver = Anderson(atol=tol) if solver is None else solver
     injected = Injected(layer, start.points)
@@ -166,8 +170,6 @@ def equilibrium(
 
 
 def _picard(tol: float | int) -> Any:
-    import optimistix as optx
-
     return optx.FixedPointIteration(rtol=0.0, atol=tol)
 
 

@@ -3,9 +3,12 @@
 from typing import Any
 
 import jax.numpy as jnp
+import lineax as lx
+import optimistix as optx
 from jaxtyping import Array, Float
 
 from measattn.checks import float_array
+from measattn.dynamics.anderson import Anderson
 from measattn.dynamics.injection import Injected
 from measattn.kernel import moved
 from measattn.measure import measure
@@ -39,11 +42,6 @@ def equilibrium_points(
     Source: Bai, Kolter & Koltun, *Deep equilibrium models*, arXiv 1909.01377; C5 of
         docs/theory-dynamics.md.
     """
-    import lineax as lx
-    import optimistix as optx
-
-    from measattn.dynamics.anderson import Anderson
-
     inputs = float_array("inputs (n, d)", inputs, 2)
     if log_weights is None:
         log_weights = jnp.zeros(len(inputs), inputs.dtype)

@@ -216,3 +216,9 @@ def test_tokens_that_alternate_about_a_limit_are_in_no_cycle_and_a_swinging_mean
     wide = ma.SelfAttention(ma.DotProduct(0.0), -1.05 * np.eye(2))
     end = dyn.fixed_point(dyn.Injected(wide, inputs), start, 1e-6, steps=64)
     assert end.verdict == "undecided"
+
+
+@pytest.mark.parametrize(("options", "words"), [({"tol": 0}, "tol"), ({"steps": 0}, "steps")])
+def test_options_that_end_nothing_are_refused(options, words):
+    with pytest.raises(ValueError, match=f"{words} must be"):
+        dyn.fixed_point(ma.SelfAttention(ma.DotProduct(1.0)), CLOUD, **options)
