@@ -55,41 +55,9 @@ def anywhere(
     d = points.shape[1]
     centre = np.zeros(d) if domain.centre is None else np.asarray(domain.centre)
     logits = jnp.asarray(np.concatenate([[math.log(MASS)], np.log(weights)]))
-    game = Game(layer, 1.0, domain, domain.radius, centre, None)
+    region, scale, middle = jax.tree.map(jnp.asarray, (domain, domain.radius, centre))
+    game = Game(layer, 1.0, region, scale, middle, None)
     atoms = jnp.asarray((points - centre) / domain.radius)
-    arrays, rest = eqx.partition(layer, eqx.is_array)
-    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, steps, 0.01))
-
-    def inside(x: Array) -> Array:
-        moved = game.domain.project(jnp.asarray(centre) + domain.radius * x)
-        return (moved - jnp.asarray(centre)) / domain.radius
-
-    def gain(arrays: Any, place: tuple[Array, Array]) -> Array:
-        x, u = place
-        whole = Place(jnp.concatenate([x[None], atoms]), logits, u[None])
-        return quotient(game._replace(layer=eqx.combine(arrays, rest)), whole)
-
-    @jax.jit
-    def climb(arrays: Any, places: tuple[Array, Array]) -> tuple:
-        def step(state: tuple, _: None) -> tuple[tuple, None]:
-            place, memory, best, top = state
-            value, slope = jax.value_and_grad(gain, argnums=1)(arrays, place)
-            better = value > top  # never where it is NaN
-            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), place, best)
-            top = jnp.where(better, value, top)
-            slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), -g, 0), slope)
-            # optax raises a float to the power of its integer count
-            with jax.numpy_dtype_promotion("standard"):
-                change, memory = optimiser.update(slope, memory, place)
-            new: Any = optax.apply_updates(place, change)
-            u = new[1] / jnp.sqrt(jnp.sum(new[1] ** 2) + MASS)
-            return ((inside(new[0]), u), memory, best, top), None
-
-        def one(place: tuple[Array, Array]) -> tuple:
-            begun = place, optimiser.init(place), place, jnp.full((), -jnp.inf)
-            return jax.lax.scan(step, begun, None, length=steps + 1)[0][2:]
-
-        return jax.lax.map(one, places, batch_size=8)
 
     x = rng.normal(size=(starts, d))
     x *= rng.random((starts, 1)) ** (1 / d) / np.linalg.norm(x, axis=1, keepdims=True)
@@ -97,8 +65,44 @@ def anywhere(
     x[::2] /= np.linalg.norm(x[::2], axis=1, keepdims=True)
     x = np.concatenate([((first[0] - centre) / domain.radius)[None], x])
     u = np.concatenate([first[1][None], unit(rng.normal(size=(starts, d)))])
-    places = jax.vmap(inside)(jnp.asarray(x)), jnp.asarray(u)
-    best, values = climb(arrays, places)
+    best, values = _climb(game, atoms, logits, (jnp.asarray(x), jnp.asarray(u)), steps)
     k = int(jnp.argmax(values))
     point = centre + domain.radius * np.asarray(best[0][k])
     return float(jnp.exp(values[k])), point, unit(np.asarray(best[1][k])[None])[0]
+
+
+# compiled once for layers of one structure, domains of one kind, and so many atoms and steps
+@eqx.filter_jit
+def _climb(
+    game: Game, atoms: Array, logits: Array, places: tuple[Array, Array], steps: int
+) -> tuple[tuple[Array, Array], Array]:
+    """The best place (x, u) of the ascent from each start, and the logarithm of its value."""
+    optimiser = optax.adam(optax.cosine_decay_schedule(RATE, steps, 0.01))
+
+    def inside(x: Array) -> Array:
+        return (game.domain.project(game.centre + game.scale * x) - game.centre) / game.scale
+
+    def gain(place: tuple[Array, Array]) -> Array:
+        x, u = place
+        return quotient(game, Place(jnp.concatenate([x[None], atoms]), logits, u[None]))
+
+    def step(state: tuple, _: None) -> tuple[tuple, None]:
+        place, memory, best, top = state
+        value, slope = jax.value_and_grad(gain)(place)
+        better = value > top  # never where it is NaN
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), place, best)
+        top = jnp.where(better, value, top)
+        slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), -g, 0), slope)
+        # optax raises a float to the power of its integer count
+        with jax.numpy_dtype_promotion("standard"):
+            change, memory = optimiser.update(slope, memory, place)
+        new: Any = optax.apply_updates(place, change)
+        u = new[1] / jnp.sqrt(jnp.sum(new[1] ** 2) + MASS)
+        return ((inside(new[0]), u), memory, best, top), None
+
+    def one(place: tuple[Array, Array]) -> tuple:
+        place = inside(place[0]), place[1]
+        begun = place, optimiser.init(place), place, jnp.full((), -jnp.inf)
+        return jax.lax.scan(step, begun, None, length=steps + 1)[0][2:]
+
+    return jax.lax.map(one, places, batch_size=8)
