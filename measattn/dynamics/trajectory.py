@@ -219,7 +219,8 @@ def _follow(
         for k in range(good) if look.path else ():
             nu = measure(jax.tree.map(lambda a, k=k: a[k], path), mu.log_weights)
             if distances:
-                start = solutions[-1] if solutions else None
+                # what needed no rounds is solved as fast again, and faster than with a start
+                start = solutions[-1] if solutions and solutions[-1].iterations > 1 else None
                 solutions.append(w1(states(last), states(nu), tol=tol, start=start))
             if done + k + 1 in wanted:
                 kept[done + k + 1] = nu
