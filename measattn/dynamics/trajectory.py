@@ -114,8 +114,8 @@ def iterate(
 ) -> Trajectory:
     r"""Apply a layer again and again, $\mu_{t+1} = \mu_t K_{\mu_t}$.
 
-    The steps run in compiled scans. Distances are exact and certified, each started from the plan
-    and the potentials of the one before.
+    The steps run in compiled scans. Distances are exact and certified; after one that needed
+    rounds of column generation the next starts from its arcs and potentials.
 
     Args:
         layer: a layer that keeps the dimension of states.

@@ -11,6 +11,7 @@ import pytest
 
 import measattn as ma
 from measattn.wasserstein import (
+    Auto,
     ColumnGeneration,
     TransportError,
     conditional,
@@ -20,7 +21,10 @@ from measattn.wasserstein import (
     w1,
     wp,
 )
-from measattn.wasserstein.problem import normalised, weights
+from measattn.wasserstein.masses import difference, exact_sums
+from measattn.wasserstein.problem import normalised, pose_points, weights
+from measattn.wasserstein.tiles import on_the_host
+from measattn.wasserstein.w1 import solve_posed
 
 pytestmark = pytest.mark.float64
 
@@ -67,6 +71,32 @@ def test_masses_of_repeated_atoms_are_summed_without_loss(seed):
     assert Fraction(solution.lower) <= exact + vague
     assert exact - vague <= Fraction(solution.upper)
     assert solution.gap <= 1e-15 * np.ptp(sites) + 1e-9 * solution.value
+
+
+def test_what_rounding_of_a_sum_hides_is_charged_to_the_bracket():
+    # 1/2 + 2^-55 and 1/2 - 2^-55 both round to 1/2: the masses that are left agree, W1 is 2^-55
+    x, a = np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0.5, 2.0**-55, 0.25, 0.25 - 2.0**-55])
+    y, b = np.array([[0.0], [1.0]]), np.array([0.5, 0.5])
+    posed = pose_points(x, a, y, b, 1.0, run=on_the_host)
+    solution = solve_posed(posed, Auto(), tol=1e-9, start=None, watch=None)
+    assert solution.lower <= 2.0**-55 <= solution.upper
+
+
+def test_sums_and_differences_of_masses_say_exactly_what_they_lose():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        mass, index = rng.random(12) ** 6, rng.integers(0, 3, 12)
+        sums = exact_sums(index, mass, np.zeros(3))
+        lost = exact_sums(index, mass, sums)
+        for k in range(3):
+            exact = sum((Fraction(float(m)) for m in mass[index == k]), Fraction(0))
+            assert sums[k] == float(exact)
+            assert lost[k] == float(exact - Fraction(float(sums[k])))
+        less = mass * rng.random(12) ** 6
+        out, total = difference(mass, less)
+        pairs = zip(mass.tolist(), less.tolist(), out.tolist(), strict=True)
+        exact = sum(abs(Fraction(a) - Fraction(b) - Fraction(c)) for a, b, c in pairs)
+        assert total == float(exact)
 
 
 def test_the_same_atoms_in_another_order_are_the_same_measure():
