@@ -237,7 +237,7 @@ def _w1(
     row: dict[str, Any] = {name: getattr(solution, name) for name in SHOWN}
     row |= {"sizes": [mu.size, nu.size], "dimension": mu.dimension}
     row |= {"trace": [bracket._asdict() for bracket in solution.trace]}
-    echo(json.dumps(row) if as_json else _table(row))
+    echo(json.dumps(row) if as_json else _table(row, wasserstein.number.certified_digits(solution)))
     if plan is not None:
         u, v = solution.potentials
         try:
@@ -256,11 +256,12 @@ def _write_plan(file: Path, arrays: dict[str, Any]) -> None:
         np.savez(handle, allow_pickle=False, **arrays)
 
 
-def _table(row: dict[str, Any]) -> str:
+def _table(row: dict[str, Any], digits: tuple[str, str, str]) -> str:
+    value, lower, upper = digits
     sizes = " and ".join(f"{size:,}" for size in row["sizes"])
     lines = [
-        (f"W{row['p']:g}", f"{row['value']:.15g}"),
-        ("certified", f"[{row['lower']:.15g}, {row['upper']:.15g}]"),
+        (f"W{row['p']:g}", value or "no digit is certified"),
+        ("certified", f"[{lower}, {upper}]"),
         ("gap", f"{row['gap']:.2e}"),
         ("atoms", f"{sizes}, dimension {row['dimension']}"),
         ("solver", row["solver"]),

@@ -9,7 +9,7 @@ condition fails below it).
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -18,6 +18,7 @@ from scipy.spatial.distance import cdist
 
 from measattn.measure import EmpiricalMeasure
 from measattn.wasserstein.ground import UNIT, Index, Matrix
+from measattn.wasserstein.number import AbstractNumber
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.problem import common_space, states, weights
 from measattn.wasserstein.solution import Bracket
@@ -32,8 +33,8 @@ STEP = 1.5
 """By this factor thresholds rise until one admits a plan."""
 
 
-@dataclass(frozen=True, eq=False)
-class BottleneckSolution:
+@dataclass(frozen=True, eq=False, repr=False)
+class BottleneckSolution(AbstractNumber):
     r"""$W_\infty$ with the two witnesses of its optimality.
 
     Attributes:
@@ -48,22 +49,11 @@ class BottleneckSolution:
     value: float
     lower: float
     upper: float
-    plan: Plan = field(repr=False)
-    blocking: Index = field(repr=False)
-
-    @property
-    def gap(self) -> float:
-        """The width of the certified bracket, ``upper - lower``."""
-        return self.upper - self.lower
+    plan: Plan
+    blocking: Index
 
     def __repr__(self) -> str:
-        return (
-            f"Winf = {self.value:.12g}, certified in [{self.lower:.12g}, {self.upper:.12g}] "
-            f"(gap {self.gap:.1e}; bottleneck transport)"
-        )
-
-    def __float__(self) -> float:
-        return self.value
+        return f"Winf {self._known('bottleneck transport')}"
 
 
 def w_inf(

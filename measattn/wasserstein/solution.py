@@ -1,11 +1,12 @@
 """What a transport solver returns: a distance, its certified bracket, a plan and potentials."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
 
 from measattn.wasserstein.ground import Vector
+from measattn.wasserstein.number import AbstractNumber
 from measattn.wasserstein.plan import Arcs, Plan
 
 
@@ -28,8 +29,8 @@ class Bracket(NamedTuple):
     arcs: int
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution(AbstractNumber):
     """A Wasserstein distance of order p with a two-sided certificate.
 
     Attributes:
@@ -50,15 +51,15 @@ class Solution:
     value: float
     lower: float
     upper: float
-    plan: Plan = field(repr=False)
+    plan: Plan
     p: float
     solver: str
     status: str
     iterations: int
     seconds: float
-    trace: tuple[Bracket, ...] = field(repr=False)
-    dual: Callable[[], tuple[Vector, Vector]] = field(repr=False)
-    active: Arcs | None = field(default=None, repr=False)
+    trace: tuple[Bracket, ...]
+    dual: Callable[[], tuple[Vector, Vector]]
+    active: Arcs | None = None
 
     @cached_property
     def potentials(self) -> tuple[Vector, Vector]:
@@ -69,20 +70,9 @@ class Solution:
         """
         return self.dual()
 
-    @property
-    def gap(self) -> float:
-        """The width of the certified bracket, ``upper - lower``."""
-        return self.upper - self.lower
-
     def __getstate__(self) -> dict:
         # the potentials themselves, because a metric of one's own may have no name to be pickled by
         return self.__dict__ | {"dual": partial(tuple, self.potentials)}
 
-    def __float__(self) -> float:
-        return self.value
-
     def __repr__(self) -> str:
-        return (
-            f"W{self.p:g} = {self.value:.12g}, certified in [{self.lower:.12g}, {self.upper:.12g}] "
-            f"(gap {self.gap:.1e}; {self.solver}; {self.seconds:.2g} s)"
-        )
+        return f"W{self.p:g} {self._known(self.solver, f'{self.seconds:.2g} s')}"
