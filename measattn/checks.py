@@ -6,6 +6,7 @@ What is known only when the compiled program runs is refused there, in the same 
 its object with *every* leaf bound to the check.
 """
 
+import math
 from contextlib import nullcontext
 from numbers import Real
 from typing import Any, TypeVar
@@ -62,7 +63,7 @@ def float_array(name: str, a: Any, ndim: int | None = None) -> Float[Array, "...
                 a = a.astype(float)
             # no weak types: they would compile everything a second time
             a = jax.lax.convert_element_type(a, a.dtype)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be numbers in rows of equal length: {error}") from None
     if jnp.issubdtype(a.dtype, jnp.complexfloating):
         raise ValueError(f"{name} must be real, got dtype {a.dtype}")
@@ -88,7 +89,7 @@ def host_array(name: str, a: Any, ndim: int | None = None) -> np.ndarray:
         if a.dtype.kind in "cUS":
             raise TypeError(f"got dtype {a.dtype}")
         a = a.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be real numbers in rows of equal length: {error}") from None
     if ndim is not None and a.ndim != ndim:
         wanted = ("a number", "a vector", "a matrix")[ndim]
@@ -97,11 +98,19 @@ def host_array(name: str, a: Any, ndim: int | None = None) -> np.ndarray:
 
 
 def host_number(value: Any) -> float | None:
-    """The float that a concrete real number is, a NumPy or JAX scalar too; None for all else."""
+    """The float that a concrete real number is, a NumPy or JAX scalar too; None for all else.
+
+    Infinite for whole numbers and fractions beyond all floats.
+    """
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
         real = jnp.issubdtype(value.dtype, np.floating) or jnp.issubdtype(value.dtype, np.integer)
         return None if traced(value) or value.ndim or not real else float(value)
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if abs(value) == value else -math.inf
 
 
 def number(name: str, value: Any, *, positive: bool = False) -> Float[Array, ""]:

@@ -147,6 +147,19 @@ def measure(points: PyTree, log_weights: Float[Array, " n"]) -> EmpiricalMeasure
     return mu
 
 
+def need_measure(name: str, mu: Any) -> None:
+    """Refuse what is no measure.
+
+    Raises:
+        ValueError: it is something else; ``name`` is the argument.
+    """
+    if not isinstance(mu, EmpiricalMeasure):
+        raise ValueError(
+            f"{name} must be an EmpiricalMeasure, got a {type(mu).__name__}: wrap points as "
+            "EmpiricalMeasure(points)"
+        )
+
+
 def _uniform(n: int, dtype: Any) -> Float[Array, " n"]:
     return jnp.full(n, -np.log(n), dtype)
 

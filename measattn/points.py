@@ -77,13 +77,14 @@ def need_token(point: PyTree, who: str) -> None:
     """
     if not isinstance(point, Token):
         raise ValueError(
-            f"{who} needs tokens with positions, got points that are {_kind(point)}: "
+            f"{who} needs tokens with positions, got points that are {kind(point)}: "
             "make points with Token(position, state)"
         )
 
 
-def _kind(point: PyTree) -> str:
-    return "pairs" if isinstance(point, Pair) else "arrays"
+def kind(points: PyTree) -> str:
+    """What points are called: arrays, tokens or pairs."""
+    return {Token: "tokens", Pair: "pairs"}.get(type(points), "arrays")
 
 
 def as_points(points: PyTree, name: str = "points") -> PyTree:

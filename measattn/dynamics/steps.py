@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from measattn.kernel import AbstractDiracKernel, AbstractNonlinearKernel, transport
-from measattn.measure import EmpiricalMeasure, measure
+from measattn.measure import measure, need_measure
 from measattn.points import state
 
 
@@ -18,11 +18,7 @@ def check_layer(layer: Any, mu: Any) -> None:
     Raises:
         ValueError: no measure, no layer, or a layer that changes the shape of points.
     """
-    if not isinstance(mu, EmpiricalMeasure):
-        raise ValueError(
-            f"mu must be an EmpiricalMeasure, got a {type(mu).__name__}: wrap points as "
-            "EmpiricalMeasure(points)"
-        )
+    need_measure("mu", mu)
     if not isinstance(layer, (AbstractNonlinearKernel, AbstractDiracKernel)):
         raise ValueError(
             f"layer must be a nonlinear or Dirac-valued kernel, got a {type(layer).__name__}; wrap "

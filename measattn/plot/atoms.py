@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from measattn.measure import EmpiricalMeasure, states
+from measattn.measure import EmpiricalMeasure, need_measure, states
 from measattn.plot.style import PAPER
 
 if TYPE_CHECKING:
@@ -18,10 +18,25 @@ LEGEND_DOT = 28.0
 """Area of the dots in a legend."""
 
 
-def arrays(mu: EmpiricalMeasure) -> tuple[np.ndarray, np.ndarray]:
-    """States (n, d) and weights (n,) in NumPy's double precision."""
+def arrays(mu: EmpiricalMeasure, name: str = "mu") -> tuple[np.ndarray, np.ndarray]:
+    """States (n, d) and weights (n,) in NumPy's double precision.
+
+    Raises:
+        ValueError: ``mu`` is no measure; ``name`` is the argument.
+    """
+    need_measure(name, mu)
     mu = states(mu)
     return np.asarray(mu.points, np.float64), np.asarray(mu.weights, np.float64)
+
+
+def check_labels(labels: object) -> None:
+    """Refuse what does not name two clouds.
+
+    Raises:
+        ValueError: not a tuple or list of two.
+    """
+    if not isinstance(labels, (tuple, list)) or len(labels) != 2:
+        raise ValueError(f'labels must be two, such as ("before", "after"), got {labels!r}')
 
 
 def plane(

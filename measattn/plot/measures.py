@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from measattn.measure import EmpiricalMeasure
-from measattn.plot.atoms import arrays, dots, legend, plane
+from measattn.plot.atoms import arrays, check_labels, dots, legend, plane
 from measattn.plot.style import ACCENTS, INK, PAPER, canvas, house_style
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def law(
     Raises:
         ValueError: the two laws live in different dimensions.
     """
-    (x, wx), (y, wy) = arrays(mu), arrays(nu)
+    check_labels(labels)
+    (x, wx), (y, wy) = arrays(mu), arrays(nu, "nu")
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"both laws must have the same dimension, got {x.shape[1]} and {y.shape[1]}: "

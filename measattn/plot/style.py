@@ -79,8 +79,20 @@ def house_style(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def canvas(ax: "Axes | None", width: float = 5.2, height: float = 3.2) -> "tuple[Figure, Axes]":
-    """A figure and its axes, or those that the caller gave."""
+    """A figure and its axes, or those that the caller gave.
+
+    Raises:
+        ValueError: ``ax`` is something else.
+    """
     if ax is not None:
+        from matplotlib.axes import Axes
+
+        if not isinstance(ax, Axes):
+            raise ValueError(
+                "ax must be the axes of a figure, one of those that plt.subplots() or "
+                f"figure.add_subplot() returns, got a {type(ax).__name__}: leave it out for a new "
+                "figure"
+            )
         return ax.get_figure(root=True), ax  # type: ignore[return-value]
     from matplotlib.figure import Figure
 

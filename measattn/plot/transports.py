@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from measattn.measure import EmpiricalMeasure
-from measattn.plot.atoms import areas, arrays, dots, legend, plane
+from measattn.plot.atoms import areas, arrays, check_labels, dots, legend, plane
 from measattn.plot.style import (
     ACCENTS,
     INK,
@@ -17,6 +17,7 @@ from measattn.plot.style import (
     house_style,
 )
 from measattn.wasserstein import Plan, Solution
+from measattn.wasserstein.support import check_supports
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,11 +56,13 @@ def transport(
         arcs: the most arcs drawn, the heaviest ones, from 0 on; a title says what is left out.
 
     Raises:
-        ValueError: the plan is one between measures of other sizes, or ``arcs`` is no count.
+        ValueError: the solution is one between other measures (it knows their points; that of
+            `wasserstein.solve` knows their numbers of atoms alone), or ``arcs`` is no count.
     """
     if isinstance(arcs, bool) or not isinstance(arcs, Integral) or arcs < 0:
         raise ValueError(f"arcs must be a whole number of at least 0, got {arcs!r}")
-    (x, wx), (y, wy) = _clouds(solution, mu, nu)
+    check_labels(labels)
+    (x, wx), (y, wy) = _clouds(solution, mu, nu, "plan")
     figure, axes = canvas(ax)
     if x.shape[1] == 1:
         _quantiles(axes, (x[:, 0], wx), (y[:, 0], wy), labels, area=solution.p == 1)
@@ -107,15 +110,11 @@ def potential(
         labels: of the two clouds, for the legend.
 
     Raises:
-        ValueError: the potentials are those of other measures.
+        ValueError: the potentials are those of other measures, as for `plot.transport`.
     """
-    (x, wx), (y, wy) = _clouds(solution, mu, nu)
+    check_labels(labels)
+    (x, wx), (y, wy) = _clouds(solution, mu, nu, "potentials")
     u, v = solution.potentials
-    if (len(u), len(v)) != (mu.size, nu.size):
-        raise ValueError(
-            f"the potentials are those of {len(u)} and {len(v)} atoms, but mu and nu have "
-            f"{mu.size} and {nu.size}: pass the measures that the solution was computed for"
-        )
     middle = (wx @ u - wy @ v) / 2
     heights = (u - middle, -v - middle)
     figure, axes = canvas(ax)
@@ -190,30 +189,20 @@ def bracket(solution: Any, ax: "Axes | None" = None, *, tol: float | None = None
 
 
 def _clouds(
-    solution: Any, mu: EmpiricalMeasure, nu: EmpiricalMeasure
+    solution: Any, mu: EmpiricalMeasure, nu: EmpiricalMeasure, part: str
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Points and weights of both measures, if the solution can be theirs."""
-    _check_solution(solution, "plan")
-    for name, measure in (("mu", mu), ("nu", nu)):
-        if not isinstance(measure, EmpiricalMeasure):
-            raise ValueError(
-                f"{name} must be an EmpiricalMeasure, got a {type(measure).__name__}: pass the "
-                "measures that the solution was computed for"
-            )
-    rows, cols, _ = solution.plan
-    needed = (int(rows.max(initial=-1)) + 1, int(cols.max(initial=-1)) + 1)
-    if needed[0] > mu.size or needed[1] > nu.size:
-        raise ValueError(
-            f"the plan joins {needed[0]} and {needed[1]} atoms or more, but mu and nu have "
-            f"{mu.size} and {nu.size}: pass the measures that the solution was computed for"
-        )
-    return arrays(mu), arrays(nu)
+    """Points and weights of both measures, if the solution is theirs and has a certain part."""
+    _check_solution(solution, part)
+    clouds = arrays(mu), arrays(nu, "nu")
+    check_supports(solution, mu, nu)
+    return clouds
 
 
 def _check_solution(solution: object, part: str) -> None:
     if not hasattr(solution, part):
+        article = "" if part.endswith("s") else "a "
         raise ValueError(
-            f"solution must be one with a {part}, as wasserstein.w1 and wp return it, got a "
+            f"solution must be one with {article}{part}, as wasserstein.w1 and wp return it, got a "
             f"{type(solution).__name__}"
         )
 

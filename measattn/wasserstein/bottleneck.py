@@ -22,6 +22,7 @@ from measattn.wasserstein.number import AbstractNumber
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.problem import common_space, states, weights
 from measattn.wasserstein.solution import Bracket
+from measattn.wasserstein.support import Support
 
 LARGEST = 2**24
 """More pairs than this are not held as a matrix of distances."""
@@ -44,6 +45,7 @@ class BottleneckSolution(AbstractNumber):
         plan: a plan with no arc longer than ``value``.
         blocking: sources that hold more mass than all targets nearer to them than ``value``, so
             that some of it has to go as far (Hall's condition fails for shorter arcs).
+        supports: how many atoms mu and nu have, and a fingerprint of where.
     """
 
     value: float
@@ -51,6 +53,7 @@ class BottleneckSolution(AbstractNumber):
     upper: float
     plan: Plan
     blocking: Index
+    supports: tuple[Support, Support]
 
     def __repr__(self) -> str:
         return f"Winf {self._known('bottleneck transport')}"
@@ -102,6 +105,7 @@ def w_inf(
         upper=value * (1 + relative),
         plan=Plan(massive_a[rows], massive_b[cols], mass),
         blocking=massive_a[search.blocking],
+        supports=(Support.of(mu), Support.of(nu)),
     )
 
 

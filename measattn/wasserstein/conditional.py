@@ -23,6 +23,7 @@ from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.problem import check_order, normalised, pose_points, weights
 from measattn.wasserstein.solution import Solution, TransportError
 from measattn.wasserstein.solvers import Auto
+from measattn.wasserstein.support import Support
 from measattn.wasserstein.w1 import solve_posed
 
 
@@ -112,6 +113,7 @@ def conditional(
         seconds=time.perf_counter() - began,
         trace=(),
         dual=dual,
+        supports=(Support.of(mu), Support.of(nu)),
     )
 
 

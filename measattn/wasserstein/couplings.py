@@ -6,13 +6,15 @@ from jaxtyping import Array, Float, ScalarLike
 
 from measattn.checks import host_number, traced
 from measattn.measure import EmpiricalMeasure, weighted
-from measattn.points import Pair, Token
+from measattn.points import Pair, Token, kind
+from measattn.wasserstein.bottleneck import BottleneckSolution
 from measattn.wasserstein.problem import weights
 from measattn.wasserstein.solution import Solution
+from measattn.wasserstein.support import check_supports
 
 
 def barycentric_map(
-    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure
+    solution: Solution | BottleneckSolution, mu: EmpiricalMeasure, nu: EmpiricalMeasure
 ) -> Float[Array, "n d"]:
     r"""$T(x_i) = \sum_j \pi_{ij} y_j / \sum_j \pi_{ij}$: where the plan sends each atom on average.
 
@@ -20,13 +22,14 @@ def barycentric_map(
     many; for p > 1 between clouds in general position it is the transport map where there is one.
 
     Args:
-        solution: of `w1` or `wp` between ``mu`` and ``nu``.
+        solution: of `w1`, `wp` or `w_inf` between ``mu`` and ``nu``, or of `conditional` between
+            laws of tokens of which they are the laws of the states.
         mu: the source, n atoms.
         nu: the target.
 
     Raises:
-        ValueError: the plan is one between measures of other sizes, or the points are no points
-            of R^d.
+        ValueError: the solution is one between other measures (it knows their points; that of
+            `solve` knows their numbers of atoms alone), or the points are no points of R^d.
     """
     x, y = _atoms(solution, mu, nu)
     rows, cols, mass = solution.plan
@@ -37,15 +40,20 @@ def barycentric_map(
 
 
 def displacement(
-    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure, t: ScalarLike
+    solution: Solution | BottleneckSolution,
+    mu: EmpiricalMeasure,
+    nu: EmpiricalMeasure,
+    t: ScalarLike,
 ) -> EmpiricalMeasure:
     r"""McCann's interpolation $\mu_t = \big((1-t)x + ty\big)_\#\pi$, a geodesic from mu to nu.
 
-    $W_p(\mu_s, \mu_t) = |t - s|\,W_p(\mu, \nu)$ for the optimal plan of order p, up to the rounding
-    of the masses, which the p-th root makes visible in float32 where t is 0 or 1.
+    $W_p(\mu_s, \mu_t) = |t - s|\,W_p(\mu, \nu)$ for the optimal plan of order p, infinity
+    too, up to the rounding of the masses, which the p-th root makes visible in float32 where t is
+    0 or 1.
 
     Args:
-        solution: of `w1` or `wp` between ``mu`` and ``nu``.
+        solution: of `w1`, `wp` or `w_inf` between ``mu`` and ``nu``, or of `conditional` between
+            laws of tokens of which they are the laws of the states.
         mu: the source.
         nu: the target.
         t: the time, between 0 and 1.
@@ -63,10 +71,12 @@ def displacement(
 
 
 def _atoms(
-    solution: Solution, mu: EmpiricalMeasure, nu: EmpiricalMeasure
+    solution: Solution | BottleneckSolution, mu: EmpiricalMeasure, nu: EmpiricalMeasure
 ) -> tuple[np.ndarray, np.ndarray]:
-    if not isinstance(solution, Solution):
-        raise ValueError(f"solution must be that of w1 or wp, got a {type(solution).__name__}")
+    if not isinstance(solution, (Solution, BottleneckSolution)):
+        raise ValueError(
+            f"solution must be that of w1, wp or w_inf, got a {type(solution).__name__}"
+        )
     for name, measure in (("mu", mu), ("nu", nu)):
         if traced(measure):
             raise ValueError(
@@ -76,13 +86,8 @@ def _atoms(
         weights(name, measure)
         if isinstance(measure.points, (Token, Pair)):
             raise ValueError(
-                f"{name} must have points that are arrays, got "
-                f"{type(measure.points).__name__.lower()}s: take states({name})"
+                f"{name} must have points that are arrays, got {kind(measure.points)}: take "
+                f"states({name})"
             )
-    rows, cols, _ = solution.plan
-    if rows.max() >= mu.size or cols.max() >= nu.size:
-        raise ValueError(
-            f"the plan joins atoms up to {rows.max()} and {cols.max()}, but mu and nu have "
-            f"{mu.size} and {nu.size}: pass the measures that the solution was computed for"
-        )
+    check_supports(solution, mu, nu)
     return np.asarray(mu.points, np.float64), np.asarray(nu.points, np.float64)

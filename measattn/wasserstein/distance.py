@@ -21,11 +21,16 @@ from jaxtyping import Array, Float, ScalarLike
 
 from measattn.checks import traced
 from measattn.measure import EmpiricalMeasure
-from measattn.points import Pair, Token
 from measattn.wasserstein import tiles
 from measattn.wasserstein.forest import Forest, masses, potentials
 from measattn.wasserstein.plan import Arcs, Plan
-from measattn.wasserstein.problem import check_order, pose_points
+from measattn.wasserstein.problem import (
+    check_order,
+    on_space,
+    one_measure,
+    pose_points,
+    same_dimension,
+)
 from measattn.wasserstein.solution import Solution
 from measattn.wasserstein.solvers import AbstractSolver, Auto
 from measattn.wasserstein.w1 import check_method, solve_posed, wp
@@ -65,19 +70,9 @@ def distance(
     Source: derived in docs/theory.md, W3.
     """
     for name, measure in (("mu", mu), ("nu", nu)):
-        if not isinstance(measure, EmpiricalMeasure):
-            raise ValueError(f"{name} must be an EmpiricalMeasure, got a {type(measure).__name__}")
-        if isinstance(measure.points, (Token, Pair)):
-            raise ValueError(
-                f"{name} is a measure on {type(measure.points).__name__.lower()}s, on which no "
-                "distance is agreed: take the law of the states, states(mu)"
-            )
-        if measure.log_weights.ndim != 1:
-            raise ValueError(f"{name} is a batch of measures: apply distance through jax.vmap")
-    if mu.dimension != nu.dimension:
-        raise ValueError(
-            f"mu and nu must live on one space, got dimensions {mu.dimension} and {nu.dimension}"
-        )
+        one_measure(name, measure)
+        on_space(name, measure)
+    same_dimension(mu.dimension, nu.dimension)
     dtype = jnp.promote_types(mu.dtype, nu.dtype)
     solver = Auto() if solver is None else solver
     how = _How(check_order(p), solver, check_method(solver, tol))

@@ -1,5 +1,6 @@
 r"""Closed forms: $W_1$ to a Gaussian, $W_2$ between Gaussians."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def w1_to_gaussian(mu: EmpiricalMeasure, mean: Any, sd: ScalarLike) -> float:
         )
     d = x.shape[1]
     largest = float(np.exp(gammaln((d + 1) / 2) - gammaln(d / 2)))
-    return sd * np.sqrt(2) * largest * float(hyp1f1(-0.5, d / 2, -(z[0] @ z[0]) / 2))
+    return sd * math.sqrt(2) * largest * float(hyp1f1(-0.5, d / 2, -(z[0] @ z[0]) / 2))
 
 
 def _on_the_line(z: Vector, w: Vector) -> float:
@@ -103,7 +104,7 @@ def w2_gaussians(mean: Any, covariance: Any, other_mean: Any, other_covariance: 
             f"{means[0].shape} and {means[1].shape}"
         )
     roots = [
-        _root(name, np.atleast_2d(_finite(name, s)), len(means[0]))
+        _root(name, _finite(name, s), len(means[0]))
         for name, s in (("covariance", covariance), ("other_covariance", other_covariance))
     ]
     left, _, right = np.linalg.svd(roots[1] @ roots[0])
@@ -119,8 +120,12 @@ def _finite(name: str, value: Any, ndim: int | None = None) -> np.ndarray:
 
 
 def _root(name: str, covariance: Matrix, d: int) -> Matrix:
-    if covariance.shape != (d, d):
-        raise ValueError(f"{name} must be a matrix ({d}, {d}), got shape {covariance.shape}")
+    if covariance.shape != (d, d) and (d, covariance.ndim) != (1, 0):
+        raise ValueError(
+            f"{name} must be a matrix ({d}, {d}), got shape {covariance.shape}; for independent "
+            "coordinates of variances s pass np.diag(s)"
+        )
+    covariance = covariance.reshape(d, d)
     if not np.allclose(covariance, covariance.T, rtol=1e-10):
         raise ValueError(f"{name} must be symmetric: pass (S + S.T) / 2 if only rounding is off")
     values, vectors = np.linalg.eigh(covariance)

@@ -6,14 +6,11 @@ costs is held; blocks and single arcs are evaluated on demand.
 """
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
@@ -26,13 +23,6 @@ Index = NDArray[np.integer]
 
 UNIT = 2.0**-53
 """The largest relative error of one rounding in float64."""
-
-UNTRACEABLE = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
-"""What JAX raises where a function needs the value of a traced array."""
 
 WORTH_FILTERING = 2**24
 """From this many operations on, bounds in float32 save time over costs in float64."""
@@ -159,7 +149,7 @@ class Euclidean(AbstractGround):
 
     def arcs(self, rows: Index, cols: Index) -> Vector:
         out = np.empty(len(rows))
-        for part in _slices(len(rows), max(1, 2**22 // self.x.shape[1])):
+        for part in slices(len(rows), max(1, 2**22 // self.x.shape[1])):
             difference = self.x[rows[part]] - self.y[cols[part]]
             # the product with itself in one pass, as cdist does
             out[part] = np.sqrt(np.einsum("kd,kd->k", difference, difference))
@@ -188,70 +178,6 @@ class Euclidean(AbstractGround):
             largest=self.largest,
             run=self.run,
         )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Metric(AbstractGround):
-    """$f(x_i, y_j)^p$ for a JAX function f of two points, compiled and evaluated in float64.
-
-    Attributes:
-        f: the metric: not negative, finite.
-        x: source points, an array or a pytree with leading axis n.
-        y: target points.
-        p: the exponent.
-    """
-
-    f: Callable
-    x: Any
-    y: Any
-    p: float | int
-    relative: float = 8 * UNIT
-
-    @property
-    def shape(self) -> tuple[int, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The numbers (n, m) of atoms."""
-        return _length(self.x), _length(self.y)
-
-    @cached_property
-    def largest(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """An upper bound of all costs."""
-        n = self.shape[0]
-        rows = _slices(n, max(1, 2**22 // self.shape[1]))
-        return max(float(self.block(part, slice(None)).max()) for part in rows)
-
-    def block(self, rows: Any, cols: Any) -> Matrix:
-        return self._values(_table, _take(self.x, rows), _take(self.y, cols))
-
-    def arcs(self, rows: Index, cols: Index) -> Vector:
-        return self._values(_pairwise, _take(self.x, rows), _take(self.y, cols))
-
-    def _values(self, over: Callable, x: Any, y: Any) -> NDArray:
-        with jax.enable_x64(True):
-            try:
-                values = np.asarray(over(self.f, x, y))
-            except UNTRACEABLE as error:
-                raise ValueError(
-                    "metric must be a JAX function of two points, which it sees traced: write it "
-                    "with jax.numpy, jnp.linalg.norm for np.linalg.norm and jnp.where for if"
-                ) from error
-        if values.dtype.kind in "iub":
-            values = values.astype(np.float64)
-        if values.dtype.kind != "f" or values.ndim != (2 if over is _table else 1):
-            raise ValueError("metric must map two points to one real number: return a scalar")
-        if not np.all(np.isfinite(values) & (values >= 0)):
-            raise ValueError(
-                "metric must be finite and not negative, got "
-                f"{values[~(np.isfinite(values) & (values >= 0))][0]}; where it is rounding that "
-                "goes below 0, take jnp.maximum(..., 0)"
-            )
-        return values if self.p == 1 else values**self.p
-
-    def restrict(self, rows: Index, cols: Index) -> "Metric":
-        return replace(self, x=_take(self.x, rows), y=_take(self.y, cols))
-
-    @cached_property
-    def transposed(self) -> "Metric":
-        return replace(self, f=_Swapped(self.f), x=self.y, y=self.x)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -285,34 +211,6 @@ class Table(AbstractGround):
         return replace(self, cost=self.cost.T)
 
 
-@dataclass(frozen=True)
-class _Swapped:
-    """The metric with its arguments exchanged; equal metrics stay equal, and compile once."""
-
-    f: Callable
-
-    def __call__(self, x: Any, y: Any) -> Any:
-        return self.f(y, x)
-
-
-@eqx.filter_jit
-def _table(f: Callable, x: Any, y: Any) -> Any:
-    return jax.vmap(lambda a: jax.vmap(lambda b: f(a, b))(y))(x)
-
-
-@eqx.filter_jit
-def _pairwise(f: Callable, x: Any, y: Any) -> Any:
-    return jax.vmap(f)(x, y)
-
-
-def _take(points: Any, index: Any) -> Any:
-    with jax.enable_x64(True):
-        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)[index]), points)
-
-
-def _length(points: Any) -> int:
-    return jax.tree.leaves(points)[0].shape[0]
-
-
-def _slices(n: int, size: int) -> list[slice]:
+def slices(n: int, size: int) -> list[slice]:
+    """0, …, n-1 in parts of at most ``size``."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]

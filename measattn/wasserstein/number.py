@@ -38,10 +38,9 @@ class AbstractNumber(abc.ABC):
     def _known(self, *remarks: str) -> str:
         """What is known of the value, for a line that starts with its symbol."""
         value, lower, upper = certified_digits(self)
-        return (
-            (f"= {value}, " if value else "")
-            + f"certified in [{lower}, {upper}] (gap {self.gap:.1e}; {'; '.join(remarks)})"
-        )
+        start = f"= {value}, " if value else ""
+        notes = "; ".join([f"gap {self.gap:.1e}", *remarks])
+        return f"{start}certified in [{lower}, {upper}] ({notes})"
 
     @abc.abstractmethod
     def __repr__(self) -> str: ...

@@ -9,7 +9,7 @@ in docs/theory.md, G5.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,19 +17,20 @@ import numpy as np
 from jaxtyping import ScalarLike
 
 from measattn.checks import host_array, host_number, traced
-from measattn.measure import EmpiricalMeasure
-from measattn.points import Pair, Token
+from measattn.measure import EmpiricalMeasure, need_measure
+from measattn.points import Pair, Token, kind
 from measattn.wasserstein import tiles
 from measattn.wasserstein.ground import (
     AbstractGround,
     Euclidean,
     Index,
     Matrix,
-    Metric,
     Table,
     Vector,
 )
 from measattn.wasserstein.masses import common_mass, difference, merged
+from measattn.wasserstein.metric import Metric, check_metric
+from measattn.wasserstein.support import Support
 
 LARGEST_POINT = 1e305
 """Coordinates beyond this are refused."""
@@ -168,10 +169,10 @@ def check_order(p: Any) -> float:
     """The order p of a distance, if it is a finite number of at least 1."""
     order = host_number(p)
     if order is None or not 1 <= order < math.inf:
-        hint = "; for p = inf use w_inf" if order == math.inf else ""
-        if traced(p):
-            hint = "; under jit the order has to be known: name it in static_argnames"
-        raise ValueError(f"p must be a number of at least 1, got {p!r}{hint}")
+        if order == math.inf:  # also a whole number beyond all floats
+            raise ValueError("p must be a finite number of at least 1, got inf: see w_inf")
+        hint = "; under jit the order has to be known: name it in static_argnames"
+        raise ValueError(f"p must be a number of at least 1, got {p!r}{hint * traced(p)}")
     return order
 
 
@@ -192,6 +193,7 @@ class Posed:
         left_a: the merged atoms that the reduced problem has as sources.
         left_b: likewise its targets.
         common: the cancelled mass: sources, targets (merged atoms) and masses.
+        supports: how many atoms there are, and of `pose_measures` where they lie.
     """
 
     problem: Problem
@@ -206,6 +208,7 @@ class Posed:
     left_a: Index
     left_b: Index
     common: tuple[Index, Index, Vector]
+    supports: tuple[Support, Support]
 
 
 def pose(a: Vector, b: Vector, ground: AbstractGround, p: float | int, unit: float = 1.0) -> Posed:
@@ -236,6 +239,7 @@ def pose(a: Vector, b: Vector, ground: AbstractGround, p: float | int, unit: flo
         left_a,
         left_b,
         common,
+        (Support(len(a)), Support(len(b))),
     )
 
 
@@ -259,11 +263,7 @@ def common_space(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix, float]:
     Raises:
         ValueError: NaN, infinite or too large points, or different dimensions.
     """
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"mu and nu must live on one space, got dimensions {x.shape[1]} and {y.shape[1]}: map "
-            "one of them into the space of the other with pushforward(f, mu)"
-        )
+    same_dimension(x.shape[1], y.shape[1])
     for name, points in (("mu", x), ("nu", y)):
         if not np.all(np.isfinite(points)):
             raise ValueError(f"{name} has NaN or infinite points: drop or repair these rows")
@@ -277,6 +277,19 @@ def common_space(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix, float]:
     x, y = x / coarse, y / coarse
     fine = _power_of_two(Euclidean(x, y, 1.0, tiles.on_the_host).diameter)
     return x / fine, y / fine, coarse * fine
+
+
+def same_dimension(d: int, e: int) -> None:
+    """Refuse measures on R^d and R^e for different d and e.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if d != e:
+        raise ValueError(
+            f"mu and nu must live on one space, got dimensions {d} and {e}: map one of them into "
+            "the space of the other with pushforward(f, mu)"
+        )
 
 
 def normalised(name: str, weights: Vector) -> Vector:
@@ -303,11 +316,26 @@ def pose_measures(mu: Any, nu: Any, *, p: float | int = 1.0, metric: Any = None)
     """
     a, b = weights("mu", mu), weights("nu", nu)
     if metric is None:
-        return pose_points(states("mu", mu), a, states("nu", nu), b, p, run=tiles.compiled)
-    if not callable(metric):
-        raise ValueError(f"metric must be a function of two points, got {metric!r}")
-    ground = Metric(metric, mu.points, nu.points, p)
-    return pose(normalised("mu", a), normalised("nu", b), ground, p)
+        posed = pose_points(states("mu", mu), a, states("nu", nu), b, p, run=tiles.compiled)
+    else:
+        check_metric(metric, mu.points, nu.points)
+        ground = Metric(metric, mu.points, nu.points, p)
+        posed = pose(normalised("mu", a), normalised("nu", b), ground, p)
+    return replace(posed, supports=(Support.of(mu), Support.of(nu)))
+
+
+def one_measure(name: str, mu: Any) -> None:
+    """Refuse what is no measure, or many.
+
+    Raises:
+        ValueError: either.
+    """
+    need_measure(name, mu)
+    if mu.log_weights.ndim != 1:
+        raise ValueError(
+            f"{name} is a batch of measures: compare one at a time, or use "
+            "jax.vmap(wasserstein.distance)"
+        )
 
 
 def weights(name: str, mu: Any) -> Vector:
@@ -316,22 +344,28 @@ def weights(name: str, mu: Any) -> Vector:
     Raises:
         ValueError: no measure, traced values, or a batch.
     """
-    if not isinstance(mu, EmpiricalMeasure):
-        raise ValueError(
-            f"{name} must be an EmpiricalMeasure, got a {type(mu).__name__}: wrap points as "
-            "EmpiricalMeasure(points)"
-        )
+    need_measure(name, mu)
     if traced(mu):
         raise ValueError(
             f"{name} has traced values, and an exact solver runs on the host: under jit, grad and "
             "vmap use wasserstein.distance(mu, nu)"
         )
-    if mu.log_weights.ndim != 1:
-        raise ValueError(
-            f"{name} is a batch of measures: compare one at a time, or use "
-            "jax.vmap(wasserstein.distance)"
-        )
+    one_measure(name, mu)
     return np.exp(np.asarray(mu.log_weights, np.float64))
+
+
+def on_space(name: str, mu: EmpiricalMeasure) -> None:
+    """Refuse a measure that is not one on R^d.
+
+    Raises:
+        ValueError: tokens or pairs.
+    """
+    if isinstance(mu.points, (Token, Pair)):
+        raise ValueError(
+            f"{name} is a measure on {kind(mu.points)}, on which no distance is agreed: take the "
+            f"law of the states, states({name}), compare position by position with "
+            "wasserstein.conditional(mu, nu), or give w1 or wp a metric of two points"
+        )
 
 
 def states(name: str, mu: EmpiricalMeasure) -> Matrix:
@@ -340,10 +374,5 @@ def states(name: str, mu: EmpiricalMeasure) -> Matrix:
     Raises:
         ValueError: tokens or pairs.
     """
-    if isinstance(mu.points, (Token, Pair)):
-        raise ValueError(
-            f"{name} is a measure on {type(mu.points).__name__.lower()}s, on which no distance is "
-            "agreed: take the law of the states, states(mu), compare position by position with "
-            "wasserstein.conditional(mu, nu), or give a metric of two points"
-        )
+    on_space(name, mu)
     return np.asarray(mu.points, np.float64)

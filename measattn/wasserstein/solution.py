@@ -8,6 +8,7 @@ from typing import NamedTuple
 from measattn.wasserstein.ground import Vector
 from measattn.wasserstein.number import AbstractNumber
 from measattn.wasserstein.plan import Arcs, Plan
+from measattn.wasserstein.support import Support
 
 
 class TransportError(RuntimeError):
@@ -44,6 +45,7 @@ class Solution(AbstractNumber):
         iterations: the rounds or pivots that the solver counts; 0 for direct methods.
         seconds: the time it took.
         trace: the certified brackets round by round, for solvers that have rounds.
+        supports: how many atoms mu and nu have and, between measures, a fingerprint of where.
         active: arcs of small reduced cost, from which a nearby problem may start; None for solvers
             that have no use for them.
     """
@@ -59,6 +61,7 @@ class Solution(AbstractNumber):
     seconds: float
     trace: tuple[Bracket, ...]
     dual: Callable[[], tuple[Vector, Vector]]
+    supports: tuple[Support, Support]
     active: Arcs | None = None
 
     @cached_property

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from measattn.measure import EmpiricalMeasure
+from measattn.points import kind
 from measattn.wasserstein import tiles
 from measattn.wasserstein.problem import Matrix, pose_points, weights
 
@@ -27,8 +28,8 @@ def total_variation(mu: EmpiricalMeasure, nu: EmpiricalMeasure) -> float:
     a, b = weights("mu", mu), weights("nu", nu)
     if jax.tree.structure(mu.points) != jax.tree.structure(nu.points):
         raise ValueError(
-            "mu and nu must live on one space, got points that are "
-            f"{type(mu.points).__name__} and {type(nu.points).__name__}"
+            f"mu and nu must live on one space, got points that are {kind(mu.points)} and "
+            f"{kind(nu.points)}: take the laws of the states, states(mu) and states(nu)"
         )
     left = pose_points(_rows(mu), a, _rows(nu), b, 1.0, run=tiles.on_the_host).problem
     # both sums are the distance; they differ by rounding

@@ -203,6 +203,7 @@ def _judged(
         trace=tuple(_scaled(bracket, unit) for bracket in proposal.trace),
         dual=partial(_whole_potentials, posed, certified.below),
         active=_whole_arcs(posed, proposal.active),
+        supports=posed.supports,
     )
     if solver.exact and not judgement.accepted:
         raise TransportError(
@@ -248,6 +249,7 @@ def _equal(posed: Posed, seconds: float) -> Solution:
         seconds=seconds,
         trace=(),
         dual=partial(_zeros, len(posed.a), len(posed.b)),
+        supports=posed.supports,
     )
 
 

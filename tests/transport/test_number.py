@@ -28,15 +28,13 @@ class Number(AbstractNumber):
 
 def unit(text):
     """The unit of the last digit of a printed number."""
-    return Fraction(10) ** Decimal(text).as_tuple().exponent
+    return Fraction(10) ** int(Decimal(text).as_tuple().exponent)
 
 
 @st.composite
 def numbers(draw):
     value = draw(st.floats(1e-3, 1.0)) * 10.0 ** draw(st.integers(-290, 290))
-    below, above = (
-        value * draw(st.floats(0, 1)) * 10.0 ** draw(st.integers(-17, 0)) for _ in "ab"
-    )
+    below, above = (value * draw(st.floats(0, 1)) * 10.0 ** draw(st.integers(-17, 0)) for _ in "ab")
     return Number(value, value - below, value + above)
 
 
