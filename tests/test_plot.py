@@ -240,7 +240,7 @@ def test_the_drawn_bracket_falls_and_ends_within_what_was_asked_for():
             lambda: solved(
                 lambda s, *_: plot.potential(s, cloud(15), cloud()), cloud(), cloud(seed=1), None
             ),
-            "potentials are those of 12 and 12 atoms.*pass the measures",
+            "mu must have the 12 atoms .*got 15: pass the measures",
         ),
         (
             lambda: solved(plot.transport, cloud(), cloud(seed=1), None, arcs=-1),
@@ -249,6 +249,24 @@ def test_the_drawn_bracket_falls_and_ends_within_what_was_asked_for():
         (
             lambda: solved(lambda s, *_: plot.bracket(s), cloud(), cloud(seed=1), None),
             "ColumnGeneration",
+        ),
+        (
+            lambda: solved(
+                lambda s, *_: plot.transport(s, cloud(), cloud(seed=2)),
+                cloud(),
+                cloud(seed=1),
+                None,
+            ),
+            "nu must be the measure that the solution was computed for.*pass the measures",
+        ),
+        (
+            lambda: solved(
+                lambda s, *_: plot.potential(s, cloud(seed=2), cloud(seed=1)),
+                cloud(),
+                cloud(seed=1),
+                None,
+            ),
+            "mu must be the measure that the solution was computed for.*pass the measures",
         ),
         (lambda: plot.law(cloud(), cloud(d=3)), "dimension"),
         (lambda: plot.weights(np.ones(3)), "two axes"),
@@ -266,6 +284,13 @@ def test_the_drawn_bracket_falls_and_ends_within_what_was_asked_for():
 def test_what_cannot_be_drawn_is_refused_in_words(draw, words):
     with pytest.raises(ValueError, match=words):
         draw()
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+@pytest.mark.parametrize("ax", [3, np.array([None])])
+def test_what_is_no_axes_is_refused_by_every_figure(name, ax):
+    with pytest.raises(ValueError, match=f"ax must be the axes .*got a {type(ax).__name__}: leave"):
+        DRAWINGS[name](ax)
 
 
 def test_the_library_is_imported_without_matplotlib_and_says_how_to_get_it():
@@ -293,3 +318,30 @@ def test_figures_of_transport_refuse_what_is_no_solution():
         ma.plot.transport(None, mu, mu)
     with pytest.raises(ValueError, match="solution must be one with a trace"):
         ma.plot.bracket(ma.wasserstein.w_inf(mu, mu))
+
+
+WITHOUT_TYPES_CHECKED = """
+import numpy as np
+import measattn as ma
+from measattn import plot, wasserstein
+mu, points = ma.EmpiricalMeasure(np.eye(2)), np.eye(2)
+solution, longest = wasserstein.w1(mu, mu), wasserstein.w_inf(mu, mu)
+for draw, words in (
+    (lambda: plot.measure(points), "mu must be an EmpiricalMeasure, got a ndarray: wrap points"),
+    (lambda: plot.law(mu, points), "nu must be an EmpiricalMeasure, got a ndarray: wrap points"),
+    (lambda: plot.transport(solution, mu, points), "nu must be an EmpiricalMeasure, got a ndarray"),
+    (lambda: plot.potential(longest, mu, mu), "one with potentials, as wasserstein.w1 and wp"),
+    (lambda: plot.law(mu, mu, labels=("a",)), "labels must be two, such as"),
+    (lambda: plot.transport(solution, mu, mu, labels="ab"), "labels must be two, such as"),
+):
+    try:
+        draw()
+    except ValueError as error:
+        assert words in str(error), error
+    else:
+        raise SystemExit(f"drawn, instead of: {words}")
+"""
+
+
+def test_what_type_checkers_would_refuse_is_refused_without_them_too():
+    subprocess.run([sys.executable, "-c", WITHOUT_TYPES_CHECKED], check=True)

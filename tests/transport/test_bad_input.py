@@ -16,10 +16,12 @@ from measattn.wasserstein import (
     displacement,
     distance,
     solve,
+    total_variation,
     transport_problem,
     w1,
     w1_to_gaussian,
     w2_gaussians,
+    w_inf,
     wp,
 )
 from measattn.wasserstein.ground import Table
@@ -32,6 +34,7 @@ pytestmark = pytest.mark.float64
 
 MU, NU = line(0, 1, 2), line(0.5, 1.5, 2.5)
 TWO = np.ones((2, 2))
+TOKENS = tokens([0, 1], np.eye(2))
 HALF = np.full(2, 0.5)
 
 
@@ -87,7 +90,39 @@ HALF = np.full(2, 0.5)
             lambda: w1(MU, NU, metric=lambda x, y: float(x[0])),
             "^metric must be a JAX function",
         ),
+        (
+            lambda: w1(MU, NU, metric=lambda x: 1.0),
+            r"^metric must be .*metric\(x, y\) with x = f64\[1\] of mu and y = f64\[1\] of nu: .* "
+            "TypeError: .*1 positional argument but 2 were given",
+        ),
+        (
+            lambda: w1(MU, NU, metric=lambda x, y: abs(x.position - y.position)),
+            r"^metric must be .*x = f64\[1\] of mu.* AttributeError: .*position",
+        ),
+        (
+            lambda: w1(TOKENS, TOKENS, metric=lambda x, y: jnp.linalg.norm(x - y)),
+            r"^metric must be .*x = Token\(position=f64\[\], state=f64\[2\]\) of mu.* TypeError",
+        ),
+        (lambda: w1(MU, NU, metric=lambda x, y: x - y), r"^metric .*scalar.*got f64\[1\]$"),
+        (
+            lambda: w1(MU, NU, metric=lambda x, y: x[0].astype(complex)),
+            r"^metric .*scalar.*got c128\[\]$",
+        ),
+        (lambda: w1(MU, NU, metric=lambda x, y: None), "^metric .*scalar.*got None$"),
         (lambda: jax.jit(lambda p: distance(MU, NU, p))(2.0), "^p must be .*static_argnames"),
+        (lambda: wp(MU, NU, 10**400), "^p must be a finite number of at least 1, got inf: see w_i"),
+        (lambda: distance(MU, NU, 10**400), "^p must be a finite number of at least 1, got inf"),
+        (lambda: wp(MU, NU, -(10**400)), "^p must be a number of at least 1, got -1"),
+        (lambda: w1_to_gaussian(MU, 10**400, 1.0), "^mean must be real numbers"),
+        (
+            lambda: w2_gaussians([0, 0], 1.0, [0, 0], np.eye(2)),
+            r"^covariance must be a matrix \(2, 2\), got shape \(\); .*np.diag",
+        ),
+        (
+            lambda: total_variation(MU, TOKENS),
+            r"got points that are arrays and tokens: take .*states\(mu\)",
+        ),
+        (lambda: w_inf(TOKENS, TOKENS), r"^mu is a measure on tokens.*states\(mu\)"),
         (lambda: wp(MU, NU, jnp.bool_(True)), "^p must be a number of at least 1"),
         (lambda: wp(MU, NU, jnp.float32(jnp.nan)), "^p must be a number of at least 1"),
         (lambda: w1(MU, NU, tol=jnp.float32(-1)), "^tol must be a number of at least 0"),
@@ -99,6 +134,44 @@ HALF = np.full(2, 0.5)
 def test_what_has_no_meaning_is_refused_by_name(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_what_a_metric_raised_is_kept_as_the_cause():
+    mistake = KeyError("of the metric")
+
+    def metric(x, y):
+        raise mistake
+
+    with pytest.raises(ValueError, match="KeyError: 'of the metric'") as caught:
+        w1(MU, NU, metric=metric)
+    assert caught.value.__cause__ is mistake
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.bool_])
+def test_a_metric_of_another_dtype_is_raised_to_its_power_in_float64(dtype):
+    # 3/8 + 1/4096 has too many digits for the square in float32
+    x, y = line(0, 0), line(0.375 + 2.0**-12, 1)
+    cost = np.asarray(jnp.asarray([0.375 + 2.0**-12, 1]).astype(dtype)).astype(np.float64)
+    solution = wp(x, y, 2, metric=lambda x, y: jnp.abs(x[0] - y[0]).astype(dtype))
+    assert solution.value**2 == pytest.approx(np.mean(cost**2), rel=1e-14)
+
+
+REFUSALS = {
+    "dimension": (cloud(0, 3, 2), "^mu and nu must live on one space, got dimensions 1 and 2: map"),
+    "tokens": (TOKENS, r"^nu is a measure on tokens.*states\(nu\).*conditional\(mu, nu\)"),
+    "batch": (
+        jax.vmap(ma.EmpiricalMeasure)(np.ones((2, 3, 1))),
+        "^nu is a batch of measures: .*vmap",
+    ),
+}
+
+
+@pytest.mark.parametrize("solver", [w1, w_inf, distance, jax.jit(distance)])
+@pytest.mark.parametrize("what", REFUSALS)
+def test_all_distances_refuse_what_is_no_measure_on_the_space_in_the_same_words(solver, what):
+    other, words = REFUSALS[what]
+    with pytest.raises(ValueError, match=words):
+        solver(MU, other)
 
 
 @pytest.mark.parametrize("two", [2, np.float32(2), np.int64(2), np.array(2), jnp.float32(2)])
@@ -124,7 +197,8 @@ def test_a_time_may_be_any_concrete_scalar():
 WITHOUT_TYPES_CHECKED = """
 import numpy as np
 import measattn as ma
-from measattn.wasserstein import Problem, solve, w1
+import jax
+from measattn.wasserstein import Problem, barycentric_map, distance, solve, w1, w_inf
 mu, nu = (ma.EmpiricalMeasure(np.full((3, 1), at)) for at in (0.0, 1.0))
 half, two = np.full(2, 0.5), np.ones((2, 2))
 for make, words in (
@@ -133,6 +207,12 @@ for make, words in (
     (lambda: w1(mu, nu, solver=np.ones(9)), "solver must be a solver"),
     (lambda: solve(Problem(half, half, two)), "shapes (2,) and (2,) and a ndarray: make"),
     (lambda: solve(Problem([0.5, 0.5], half, two)), "got shapes None and (2,)"),
+    (lambda: w1(mu, nu, metric="cosine"), "metric must be a function of two points, got 'cosine'"),
+    (lambda: barycentric_map(w1(mu, nu).plan, mu, nu), "that of w1, wp or w_inf, got a Plan"),
+    *(
+        (lambda f=f: f(mu, two), "nu must be an EmpiricalMeasure, got a ndarray: wrap points as")
+        for f in (w1, w_inf, distance, lambda mu, nu: jax.jit(lambda mu: distance(mu, nu))(mu))
+    ),
 ):
     try:
         make()

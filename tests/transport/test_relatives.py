@@ -9,10 +9,8 @@ from scipy import integrate, stats
 
 import measattn as ma
 from measattn.wasserstein import (
-    barycentric_map,
     bottleneck,
     conditional,
-    displacement,
     total_variation,
     w1,
     w1_to_gaussian,
@@ -208,29 +206,3 @@ def test_mass_does_not_move_between_positions():
         conditional(tokens([0, 1], np.ones((2, 1))), tokens([0, 2], np.ones((2, 1))))
     with pytest.raises(ValueError, match="tokens"):
         conditional(line(0), line(1))
-
-
-@pytest.mark.parametrize("p", [1, 2])
-def test_displacement_is_a_geodesic_of_constant_speed(p):
-    mu, nu = cloud(5, 12, 2, True), cloud(6, 9, 2, True)
-    solution = wp(mu, nu, p)
-    path = [displacement(solution, mu, nu, t) for t in (0, 0.25, 0.6, 1)]
-    for (s, left), (t, right) in itertools.pairwise(zip((0, 0.25, 0.6, 1), path, strict=True)):
-        assert abs(wp(left, right, p).value - (t - s) * solution.value) <= 1e-12
-    assert wp(path[0], mu, p).value <= 1e-7
-
-
-def test_the_barycentric_map_has_the_mean_of_the_target():
-    mu, nu = cloud(7, 20, 3, True), cloud(8, 15, 3, True)
-    image = barycentric_map(w1(mu, nu), mu, nu)
-    x, y, a, b = arrays(mu, nu)
-    np.testing.assert_allclose(a @ np.asarray(image), b @ y, atol=1e-14)
-    np.testing.assert_array_equal(np.asarray(image)[a == 0], x[a == 0])
-
-
-def test_a_plan_belongs_to_its_measures():
-    mu, nu = cloud(9, 6, 2), cloud(10, 6, 2)
-    with pytest.raises(ValueError, match="pass the measures"):
-        barycentric_map(w1(mu, nu), cloud(9, 3, 2), nu)
-    with pytest.raises(ValueError, match="t must lie"):
-        displacement(w1(mu, nu), mu, nu, 1.5)
