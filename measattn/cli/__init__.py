@@ -216,6 +216,7 @@ def _w1(
     jax.config.update("jax_enable_x64", True)
     from measattn import wasserstein
     from measattn.cli.progress import followed
+    from measattn.wasserstein.number import certified_digits
 
     status = 0
     try:
@@ -237,7 +238,7 @@ def _w1(
     row: dict[str, Any] = {name: getattr(solution, name) for name in SHOWN}
     row |= {"sizes": [mu.size, nu.size], "dimension": mu.dimension}
     row |= {"trace": [bracket._asdict() for bracket in solution.trace]}
-    echo(json.dumps(row) if as_json else _table(row, wasserstein.number.certified_digits(solution)))
+    echo(json.dumps(row) if as_json else _table(row, certified_digits(solution)))
     if plan is not None:
         u, v = solution.potentials
         try:

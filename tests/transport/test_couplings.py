@@ -79,7 +79,7 @@ def test_a_plan_belongs_to_its_measures(which):
         (mu, ma.EmpiricalMeasure(np.nextafter(y, 9)), "nu"),
         (mu, ma.EmpiricalMeasure(y[:, :1]), "nu"),
     ):
-        for use in (barycentric_map, lambda *args: displacement(*args, 0.5)):
+        for use in (barycentric_map, lambda s, mu, nu: displacement(s, mu, nu, 0.5)):
             with pytest.raises(ValueError, match=f"^{name} must .*pass the measures that it was"):
                 use(solution, source, target)
 
