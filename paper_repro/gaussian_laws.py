@@ -26,7 +26,8 @@ from paper_repro.claim import Bench, claim
     r"time, at the time that the closed form says.",
     source="arXiv 2501.18322; Q1 and Q2, proved in docs/theory-dynamics",
     hypotheses={
-        "strength": r"the nodes resolve the tilted laws: $\|S^{1/2}AS^{1/2}\|<\frac{1}{2}$",
+        "strength": r"the nodes resolve the tilted laws: $\|S^{1/2}AS^{1/2}\|<\frac{1}{2}$ and "
+        r"$|S^{1/2}Am|<2$",
         "shape": "no mask, and keys have the law of the queries",
     },
     cost=(4, 12),
@@ -61,7 +62,7 @@ def random_law(bench: Bench, strength: float) -> tuple[dynamics.GaussianLaw, np.
     root = np.eye(2) + 0.4 * bench.rng.normal(size=(2, 2))
     A = bench.rng.normal(size=(2, 2))
     A *= strength / np.linalg.norm(root.T @ A @ root, 2)
-    law = dynamics.GaussianLaw(bench.rng.normal(size=2) / 2, root @ root.T)
+    law = dynamics.GaussianLaw(root @ bench.rng.normal(size=2) / 2, root @ root.T)
     check_strength(bench, law, A)
     return law, A
 
@@ -70,7 +71,8 @@ def check_strength(bench: Bench, law: dynamics.GaussianLaw, A: np.ndarray) -> No
     """Whether the nodes resolve the law as every point sees it."""
     root = np.linalg.cholesky(law.covariance)
     strength = np.linalg.norm(root.T @ A @ root, 2)
-    bench.check("strength", strength < 0.5, f"{strength:.2f}")
+    shift = np.linalg.norm(root.T @ A @ law.mean)
+    bench.check("strength", strength < 0.5 and shift < 2, f"{strength:.2f} and {shift:.2f}")
 
 
 def layers(bench: Bench) -> None:
