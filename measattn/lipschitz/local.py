@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measattn.lipschitz.anywhere import anywhere
+from measattn.lipschitz.branch import branch_and_bound, readable
 from measattn.lipschitz.catalogue import bound
 from measattn.lipschitz.closed import anywhere_bound, euclidean, sums
 from measattn.lipschitz.derivatives.blocks import block_norms
@@ -120,7 +121,9 @@ def local(
     else:
         found = _sampled(Sampled(layer, law, weights), law, kept, order, atoms, rng)
     if isinstance(moves, Anywhere):
-        return _anywhere(layer, law, derivative, weights, moves, found, kept, (starts, steps), rng)
+        return _anywhere(
+            layer, law, derivative, weights, moves, found, kept, (starts, steps), tol, rng
+        )
     return _renumbered(found, kept)
 
 
@@ -185,9 +188,10 @@ def _anywhere(
     split: LocalConstant | None,
     kept: NDArray,
     effort: tuple[int, int],
+    tol: float,
     rng: np.random.Generator,
 ) -> LocalConstant:
-    """From below by ascent over the domain, from above by a theorem."""
+    """From below by ascent over the domain, from above by a theorem or by branch and bound."""
     x = np.asarray(state(mu.points))
     first = (x[0], np.eye(x.shape[1])[0])
     if split is not None:
@@ -199,6 +203,17 @@ def _anywhere(
         value, witness = split.value, _renumbered(split, kept).witness
     how = f"value is attained by the witness, the best of {effort[0] + 1} ascents over the domain; "
     upper, reason = _above(layer, derivative, weights, moves.domain, x.shape[1])
+    if derivative is not None and upper > value * (1 + tol) and readable(derivative, x.shape[1]):
+        known = form(layer, x.shape[1])
+        ceiling = branch_and_bound(derivative, known, weights, moves.domain, value, tol)
+        if ceiling.upper < upper:
+            upper = ceiling.upper
+            reason = f"certified by branch and bound over {ceiling.cubes:,} cubes (G2)"
+        if ceiling.value > value:
+            first = ceiling.point, ceiling.direction
+            with jax.enable_x64(True):
+                value, *place = anywhere(layer, x, weights, moves.domain, first, 0, effort[1], rng)
+            value, witness = value * (1 - AUTODIFF), Move(None, *place)
     if value > upper:
         raise RuntimeError(
             f"the search attains {value!r}, above the upper end {upper!r} that is {reason}: one of "
