@@ -11,6 +11,8 @@ Source: B7 of docs/theory.md.
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -67,7 +69,9 @@ def spectral(matrices: NDArray) -> NDArray:
     """Spectral norms of many matrices, from above."""
     if matrices.shape[1] > matrices.shape[2]:
         matrices = matrices.swapaxes(1, 2)
-    squares = np.linalg.eigvalsh(matrices @ matrices.swapaxes(1, 2))[:, -1]
+    with jax.enable_x64(True):  # matrix products on all cores
+        grams = np.asarray(jnp.matmul(matrices, matrices.swapaxes(1, 2)))
+    squares = np.linalg.eigvalsh(grams)[:, -1]
     rounding = 8 * UNIT * (matrices.shape[2] + 4) * np.sum(matrices**2, axis=(1, 2))
     return np.sqrt(np.maximum(squares, 0) * UP + rounding)
 

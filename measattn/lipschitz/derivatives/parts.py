@@ -14,16 +14,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from measattn.attention import AbstractAttention
 from measattn.kernel import AbstractDiracKernel, Stack, moved
 from measattn.layer import Residual, WeightShared
-from measattn.lipschitz.derivatives.rows import Rows, query_part, rows
+from measattn.lipschitz.derivatives.rows import Rows, as_keys, as_queries, rows
 from measattn.lipschitz.forms import UnreadableLayer, form
 from measattn.measure import EmpiricalMeasure, measure
 from measattn.points import one_row, state, with_state
@@ -53,13 +54,15 @@ class Parts:
     @cached_property
     def diagonal(self) -> NDArray:
         r"""The blocks $J_{ii}$ (n, v, d): what reaches an atom from itself, as query and key."""
-        keyed = [head.as_key() for head in self.mixing]
-        if not keyed:
+        if not self.mixing:
             return self.own
-        total = keyed[0] if len(keyed) == 1 else np.sum(keyed, axis=0)
-        if self.after is not None:
-            total = self.after @ total
-        return self.own + (total if self.before is None else total @ self.before)
+        with jax.enable_x64(True):
+            total = as_keys(self.mixing)
+            if self.after is not None:
+                total = jnp.matmul(self.after, total)
+            if self.before is not None:
+                total = jnp.matmul(total, self.before)
+            return np.asarray(self.own + total)
 
     @property
     def alone(self) -> bool:
@@ -100,7 +103,12 @@ def tokenwise(layer: Any) -> bool:
 
 def jacobians(layer: Any, points: Any) -> NDArray:
     """The Jacobians of a token-wise map at the points, (n, v, d)."""
+    with jax.enable_x64(True):
+        return np.asarray(_jacobians(layer, points))
 
+
+@eqx.filter_jit
+def _jacobians(layer: Any, points: Any) -> Float[Array, "n v d"]:
     def one(point: Any) -> Array:
         def f(x: Array) -> Array:
             row = one_row(with_state(point, x))
@@ -108,8 +116,13 @@ def jacobians(layer: Any, points: Any) -> NDArray:
 
         return jax.jacfwd(f)(state(point))
 
+    return jax.lax.map(one, points, batch_size=TOKENS)
+
+
+def _times(a: NDArray, b: NDArray) -> NDArray:
+    """Products of many matrices, on all cores."""
     with jax.enable_x64(True):
-        return np.asarray(jax.lax.map(one, points, batch_size=TOKENS))
+        return np.asarray(jnp.matmul(a, b))
 
 
 def _of(layer: Any, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
@@ -137,10 +150,7 @@ def _layers(layer: Stack | WeightShared) -> Iterator[Any]:
 def _attention(layer: AbstractAttention, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
     known = form(layer, mu.dimension)
     heads = tuple(rows(head, mu.points, weights) for head in known.heads)
-    own = query_part(heads[0])
-    for head in heads[1:]:
-        own = own + query_part(head)
-    return Parts(heads, own, masked=known.masked)
+    return Parts(heads, np.asarray(as_queries(heads)), masked=known.masked)
 
 
 def _stack(layers: tuple, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
@@ -149,17 +159,17 @@ def _stack(layers: tuple, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
         if tokenwise(layer):
             step = jacobians(layer, mu.points)
             if found is None:
-                before = step if before is None else step @ before
+                before = step if before is None else _times(step, before)
             else:
-                after = step if found.after is None else step @ found.after
-                found = replace(found, own=step @ found.own, after=after)
+                after = step if found.after is None else _times(step, found.after)
+                found = replace(found, own=_times(step, found.own), after=after)
         elif found is not None:
             raise UnreadableLayer("a layer with two attention sublayers has no closed form here")
         else:
             found = _of(layer, mu, weights)
             if before is not None:
-                inner = before if found.before is None else found.before @ before
-                found = replace(found, own=found.own @ before, before=inner)
+                inner = before if found.before is None else _times(found.before, before)
+                found = replace(found, own=_times(found.own, before), before=inner)
         mu = measure(moved(layer, mu, None), mu.log_weights)
     if found is None:  # no attention: nothing reaches a token but from itself
         return Parts(
