@@ -59,7 +59,7 @@ def block_norms(parts: Parts) -> BlockNorms:
         rounding[np.diag_indices(n)] += np.diagonal(error) * query
         if head.own:
             norms += head.p * _lengths(head) * around * UP
-            rounding += error * head.p * (1 + 2 * head.reach * _slope(head))
+            rounding += error * head.p * (1 + 2 * head.reach * steepest(head))
     own = parts.diagonal
     rounding[np.diag_indices(n)] += AUTODIFF * np.linalg.norm(own, axis=(1, 2))
     return BlockNorms(norms, spectral(own), rounding)
@@ -76,7 +76,7 @@ def spectral(matrices: NDArray) -> NDArray:
     return np.sqrt(np.maximum(squares, 0) * UP + rounding)
 
 
-def _slope(head: Rows) -> float:
+def steepest(head: Rows) -> float:
     """The length of the longest summands of any g."""
     tilts = 0.0 if head.tilts is None else float(np.linalg.norm(head.tilts, axis=1).max())
     return head.slope + tilts

@@ -4,8 +4,9 @@ $$ J_{ij} = 1_{i=j}K_i + \Psi_i M_{ij}\Phi_j, \qquad
    M_{ij} = \sum_h P^h_{ij}V_h\bigl(I + (y_j-\bar y^h_i)(g^h_{ij})^\top\bigr), $$
 
 Φ the Jacobians of what comes before attention and Ψ of what comes after, at each token; K is
-everything that reaches a token's output from the token itself, as a query and past attention. This
-form is closed under residuals and token-wise maps on either side.
+everything that reaches a token's output from the token itself, past attention (C) and as a query,
+$K_i = C_i + \Psi_i\sum_hD^h_i\Phi_i$. This form is closed under residuals and token-wise maps on
+either side.
 Source: B7 of docs/theory.md and the chain rule.
 """
 
@@ -39,30 +40,40 @@ class Parts:
 
     Attributes:
         heads: the softmax rows of each head; those of a fixed memory have no part in M.
-        own: K (n, v, d).
+        past: C (n, v, d), or (1, v, d) where it is one matrix for all; None for 0.
         after: Ψ (n, v, e), None for the identity.
         before: Φ (n, e, d), None for the identity.
         masked: whether a head sees the order of the tokens.
     """
 
     heads: tuple[Rows, ...]
-    own: NDArray
+    past: NDArray | None = None
     after: NDArray | None = None
     before: NDArray | None = None
     masked: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """n, v and d."""
+        if not self.heads:
+            assert self.past is not None  # without attention all goes past it
+            return self.past.shape
+        head = self.heads[0]
+        v = len(head.value) if self.after is None else self.after.shape[1]
+        return len(head.p), v, head.matrix.shape[1] if self.before is None else self.before.shape[2]
+
+    @cached_property
+    def own(self) -> NDArray:
+        """K (n, v, d)."""
+        own = np.zeros(self.shape) if self.past is None else np.broadcast_to(self.past, self.shape)
+        return own + self._around(as_queries(self.heads)) if self.heads else own
 
     @cached_property
     def diagonal(self) -> NDArray:
         r"""The blocks $J_{ii}$ (n, v, d): what reaches an atom from itself, as query and key."""
         if not self.mixing:
             return self.own
-        with jax.enable_x64(True):
-            total = as_keys(self.mixing)
-            if self.after is not None:
-                total = jnp.matmul(self.after, total)
-            if self.before is not None:
-                total = jnp.matmul(total, self.before)
-            return np.asarray(self.own + total)
+        return self.own + self._around(as_keys(self.mixing))
 
     @property
     def alone(self) -> bool:
@@ -73,6 +84,13 @@ class Parts:
     def mixing(self) -> tuple[Rows, ...]:
         """The heads through which the moves of one atom reach another one."""
         return tuple(head for head in self.heads if head.own)
+
+    def _around(self, inner: Any) -> NDArray:
+        """Matrices of the attention (n, v, e), between what is before and after it."""
+        with jax.enable_x64(True):
+            if self.after is not None:
+                inner = jnp.matmul(self.after, inner)
+            return np.asarray(inner if self.before is None else jnp.matmul(inner, self.before))
 
 
 def parts(layer: Any, mu: EmpiricalMeasure) -> Parts | None:
@@ -129,9 +147,8 @@ def _of(layer: Any, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
     if isinstance(layer, AbstractAttention):
         return _attention(layer, mu, weights)
     if isinstance(layer, Residual):
-        inner = _of(layer.layer, mu, weights)
-        own = inner.own + np.eye(mu.dimension)
-        return replace(inner, own=own)
+        inner, still = _of(layer.layer, mu, weights), np.eye(mu.dimension)[None]
+        return replace(inner, past=still if inner.past is None else inner.past + still)
     if isinstance(layer, (Stack, WeightShared)):
         return _stack(tuple(_layers(layer)), mu, weights)
     if tokenwise(layer):
@@ -150,7 +167,7 @@ def _layers(layer: Stack | WeightShared) -> Iterator[Any]:
 def _attention(layer: AbstractAttention, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
     known = form(layer, mu.dimension)
     heads = tuple(rows(head, mu.points, weights) for head in known.heads)
-    return Parts(heads, np.asarray(as_queries(heads)), masked=known.masked)
+    return Parts(heads, masked=known.masked)
 
 
 def _stack(layers: tuple, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
@@ -162,14 +179,16 @@ def _stack(layers: tuple, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
                 before = step if before is None else _times(step, before)
             else:
                 after = step if found.after is None else _times(step, found.after)
-                found = replace(found, own=_times(step, found.own), after=after)
+                past = None if found.past is None else _times(step, found.past)
+                found = replace(found, past=past, after=after)
         elif found is not None:
             raise UnreadableLayer("a layer with two attention sublayers has no closed form here")
         else:
             found = _of(layer, mu, weights)
             if before is not None:
                 inner = before if found.before is None else _times(found.before, before)
-                found = replace(found, own=_times(found.own, before), before=inner)
+                past = None if found.past is None else _times(found.past, before)
+                found = replace(found, past=past, before=inner)
         mu = measure(moved(layer, mu, None), mu.log_weights)
     if found is None:  # no attention: nothing reaches a token but from itself
         return Parts(
