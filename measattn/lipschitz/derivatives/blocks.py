@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from measattn.lipschitz.derivatives.parts import Parts
@@ -84,40 +84,48 @@ def steepest(head: Rows) -> float:
 
 def _lengths(head: Rows) -> NDArray:
     """Upper bounds of the norms of V + p r^T, for p = V(y_j - mean_i) and r = g_ij, (n, m)."""
-    value = head.value
     tilts = np.zeros_like(head.keys) if head.tilts is None else head.tilts
-    gram = value.T @ value
-    r = head.slopes, tilts
-    p = -head.means @ value.T, head.keys @ value.T
-    pulled = -head.means @ gram, head.keys @ gram  # V^T p
-    vr = head.slopes @ value.T, tilts @ value.T
-    gr = head.slopes @ gram, tilts @ gram
-    r2, p2 = _product(r, r), _product(p, p)
+    size = spectral(head.value[None])[0]
+    with jax.enable_x64(True):
+        return np.asarray(_lengths_of(head.value, size, head.keys, head.means, head.slopes, tilts))
+
+
+@jax.jit
+def _lengths_of(
+    value: Array, size: Array, keys: Array, means: Array, slopes: Array, tilts: Array
+) -> Float[Array, "n m"]:
+    gram = jnp.matmul(value.T, value)
+    r = slopes, tilts
+    p = -jnp.matmul(means, value.T), jnp.matmul(keys, value.T)
+    pulled = -jnp.matmul(means, gram), jnp.matmul(keys, gram)  # V^T p
+    vr = jnp.matmul(slopes, value.T), jnp.matmul(tilts, value.T)
+    gr = jnp.matmul(slopes, gram), jnp.matmul(tilts, gram)
+    r2, p2, vr2 = _product(r, r), _product(p, p), _product(vr, vr)
     along = _product(vr, p)
-    size = float(spectral(value[None])[0])
     # sums of absolute values, which roundings are a part of
-    reach = _sizes(p) * np.sqrt(np.maximum(r2, 0))
-    margin = 64 * UNIT * (value.shape[1] + 8) * (np.linalg.norm(value) + reach) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first = _product(vr, vr) / r2 + 2 * along + r2 * p2
-        inner = _product(vr, vr) / r2 + along
-        cross = _product(gr, gr) / r2 + 2 * _product(gr, pulled) + r2 * _product(pulled, pulled)
-        alpha = np.maximum(first, 0) + margin
-        beta2 = np.maximum(cross - inner**2, 0) + 4 * margin * np.linalg.norm(value) ** 2
-        # what the square of the inner product loses
-        beta2 += 4 * margin * (np.abs(inner) + margin)
-        half = (alpha - size**2) / 2
-        found = np.sqrt((alpha + size**2) / 2 + np.sqrt(half**2 + beta2)) * UP
+    reach, whole = _sizes(p) * jnp.sqrt(jnp.maximum(r2, 0)), jnp.linalg.norm(value)
+    margin = 64 * UNIT * (value.shape[1] + 8) * (whole + reach) ** 2
+    first = vr2 / r2 + 2 * along + r2 * p2
+    inner = vr2 / r2 + along
+    cross = _product(gr, gr) / r2 + 2 * _product(gr, pulled) + r2 * _product(pulled, pulled)
+    alpha = jnp.maximum(first, 0) + margin
+    beta2 = jnp.maximum(cross - inner**2, 0) + 4 * margin * whole**2
+    # what the square of the inner product loses
+    beta2 += 4 * margin * (jnp.abs(inner) + margin)
+    half = (alpha - size**2) / 2
+    found = jnp.sqrt((alpha + size**2) / 2 + jnp.sqrt(half**2 + beta2)) * UP
     simple = (size + reach) * UP
-    return np.where(np.isfinite(found), np.minimum(found, simple), simple)
+    # where r is 0, what was divided by it is not finite
+    return jnp.where(jnp.isfinite(found), jnp.minimum(found, simple), simple)
 
 
-def _product(a: tuple, b: tuple) -> NDArray:
+def _product(a: tuple, b: tuple) -> Array:
     """Inner products of all sums: a_i + a'_j with b_i + b'_j."""
-    rows, columns = np.sum(a[0] * b[0], axis=1), np.sum(a[1] * b[1], axis=1)
-    return rows[:, None] + columns[None, :] + a[0] @ b[1].T + b[0] @ a[1].T
+    rows, columns = jnp.sum(a[0] * b[0], axis=1), jnp.sum(a[1] * b[1], axis=1)
+    mixed = jnp.matmul(a[0], b[1].T) + jnp.matmul(b[0], a[1].T)
+    return rows[:, None] + columns[None, :] + mixed
 
 
-def _sizes(a: tuple) -> NDArray:
+def _sizes(a: tuple) -> Array:
     """Sums of the lengths of both summands."""
-    return np.linalg.norm(a[0], axis=1)[:, None] + np.linalg.norm(a[1], axis=1)[None, :]
+    return jnp.linalg.norm(a[0], axis=1)[:, None] + jnp.linalg.norm(a[1], axis=1)[None, :]
