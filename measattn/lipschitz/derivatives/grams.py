@@ -3,9 +3,11 @@ r"""The matrices $S_w = \sum_tN_t^\top N_t/w_t$ of several heads, for many probl
 With $g^h_{ij} = R_h^\top l^h_i$ and $\lambda^h_{ij} = T_h(y_j-\bar y^h_i)$ a term is
 $N_i = \Psi_iO\,C_{ij}B\,\Phi_j$: B has the rows of all $T_h$ and $R_h$, and
 $C_{ij} = \mathrm{diag}_h\,q^h_{ij}\,(I\mid\lambda^h_{ij}(l^h_i)^\top)$. So
-$S_w = \Phi_j^\top B^\top\bigl(\sum_iC_{ij}^\top G_iC_{ij}/w_i\bigr)B\,\Phi_j$, whose inner matrix is
-a sum of matrix products over tokens: blocks of the Jacobian are never formed. Watched outputs have
-$\Psi_iO\bigl(\sum_jC_{ij}BB^\top C_{ij}^\top/w_j\bigr)O^\top\Psi_i^\top$.
+
+$$ S_w = \Phi_j^\top B^\top\Bigl(\sum_iC_{ij}^\top G_iC_{ij}/w_i\Bigr)B\,\Phi_j, $$
+
+whose inner matrix is a sum of matrix products over tokens: blocks of the Jacobian are never formed.
+Watched outputs have $\Psi_iO\bigl(\sum_jC_{ij}BB^\top C_{ij}^\top/w_j\bigr)O^\top\Psi_i^\top$.
 Source: B7 of docs/theory.md; G3 of docs/theory-lipschitz.md.
 """
 

@@ -144,7 +144,7 @@ def filled(index: NDArray, most: int) -> NDArray:
 
 
 def _moved(a: Arrays, j: Array, u: Float[Array, "k d"]) -> Float[Array, "n c k"]:
-    """t of every output and of atoms j that move along u."""
+    """The vectors t of every output, of atoms j that move along u."""
     z = u if a.before is None else jnp.einsum("ked,kd->ke", a.before[j], u)
     q = a.p[:, :, j] * a.share[:, None, j]
     slope = jnp.matmul(a.left, jnp.matmul(a.right, z.T))
