@@ -113,8 +113,8 @@ class Mixed(AbstractSums):
 
     def value(self, problem: int, u: NDArray) -> float:
         with jax.enable_x64(True):
-            u = jnp.asarray(u)[None]
-            terms = _whole(self._terms, self._arrays, jnp.asarray([problem]), u)
+            index, start = jnp.asarray([problem]), jnp.asarray(u)[None]
+            terms = _whole(self._terms, self._arrays, index, start)
             return float(np.linalg.norm(np.asarray(terms)[:, :, 0], axis=1).sum())
 
     def matrices(self, problem: int) -> Float[NDArray, "m v d"]:

@@ -13,6 +13,7 @@ Source: B7 of docs/theory.md and the chain rule.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import equinox as eqx
@@ -170,9 +171,16 @@ def _attention(layer: AbstractAttention, mu: EmpiricalMeasure, weights: NDArray)
     return Parts(heads, masked=known.masked)
 
 
+def _joined(layers: tuple) -> Iterator[Any]:
+    """Token-wise maps in a row as one, whose Jacobian costs no more than that of the widest."""
+    for alone, some in groupby(layers, tokenwise):
+        run = list(some)
+        yield from [Stack(run)] if alone and len(run) > 1 else run
+
+
 def _stack(layers: tuple, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
     found, before = None, None
-    for layer in layers:
+    for layer in _joined(layers):
         if tokenwise(layer):
             step = jacobians(layer, mu.points)
             if found is None:
