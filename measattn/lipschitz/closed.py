@@ -30,7 +30,7 @@ def sums(
     mu: EmpiricalMeasure,
     p: float,
     moves: Moves,
-    tol: float,
+    tol: float | int,
 ) -> LocalConstant:
     """For p = 1 and infinity: the largest of many sums of norms."""
     blocks = block_norms(derivative)
@@ -59,7 +59,7 @@ def euclidean(
     derivative: Parts,
     weights: NDArray,
     mu: EmpiricalMeasure,
-    tol: float,
+    tol: float | int,
     failure: float,
     rng: np.random.Generator,
 ) -> LocalConstant:

@@ -107,7 +107,7 @@ def local(
             )
         _check_finite(kept, derivative.past, derivative.after, derivative.before)
         if order == 2:
-            found = euclidean(derivative, weights, law, tol, 1 - probability, rng)
+            found = euclidean(derivative, weights, law, tol, 1.0 - probability, rng)
         else:
             _check_finite(kept, derivative.own)
             inner = WHOLE if isinstance(moves, Whole) else Split()

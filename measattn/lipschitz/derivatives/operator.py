@@ -60,7 +60,7 @@ class Operator(AbstractLinearMap):
         n, v, d = parts.shape
         self.shape = n * v, n * d
         with jax.enable_x64(True):
-            self.heads = tuple(jax.tree.map(jnp.asarray, _head(rows)) for rows in parts.heads)
+            self.heads = tuple(_head(rows) for rows in parts.heads)
             self.past, self.after, self.before, self.root = (
                 None if a is None else jnp.asarray(a)
                 for a in (parts.past, parts.after, parts.before, np.sqrt(weights))
@@ -115,9 +115,11 @@ def _sizes(matrices: NDArray | None, n: int) -> NDArray:
 def _head(rows: Rows) -> Head:
     left, asking = thin(rows.matrix)
     out, into = thin(rows.value)
-    moving = (rows.slopes, rows.tilts) if rows.own else (None, None)
-    images, means = rows.keys @ into.T, rows.means @ into.T
-    return Head(rows.p, asking, rows.keys @ left, images, means, out, into, *moving)
+    slopes, tilts = (rows.slopes, rows.tilts) if rows.own else (None, None)
+    keys = jnp.asarray(rows.keys)
+    images, means = jnp.matmul(keys, into.T), jnp.matmul(rows.means, into.T)
+    head = Head(rows.p, asking, jnp.matmul(keys, left), images, means, out, into, slopes, tilts)
+    return jax.tree.map(jnp.asarray, head)
 
 
 def _pushed(head: Head, z: Float[Array, "n e"]) -> Float[Array, "n v"]:

@@ -56,9 +56,9 @@ class Parts:
     @property
     def shape(self) -> tuple[int, int, int]:
         """n, v and d."""
-        if not self.heads:
-            assert self.past is not None  # without attention all goes past it
-            return self.past.shape
+        if not self.heads:  # without attention all goes past it
+            n, v, d = np.shape(self.past)
+            return n, v, d
         head = self.heads[0]
         v = len(head.value) if self.after is None else self.after.shape[1]
         return len(head.p), v, head.matrix.shape[1] if self.before is None else self.before.shape[2]
