@@ -56,8 +56,8 @@ class Parts:
     @property
     def shape(self) -> tuple[int, int, int]:
         """n, v and d."""
-        if not self.heads:  # without attention all goes past it
-            n, v, d = np.shape(self.past)
+        if self.past is not None and not self.heads:  # without attention all goes past it
+            n, v, d = self.past.shape
             return n, v, d
         head = self.heads[0]
         v = len(head.value) if self.after is None else self.after.shape[1]
