@@ -62,7 +62,7 @@ def test_lipschitz_in_json_holds_the_constant_of_the_head_within_its_layer(text)
     [
         ({"p": 3.0}, "--p must be 1, 2 or inf"),
         ({"tokens": 0}, "--tokens must be at least 1"),
-        ({"block": True, "tokens": 128}, "would take hours: give --tokens 32 or fewer"),
+        ({"block": True, "tokens": 513}, "may take hours for --p 1: give --tokens 512 or fewer"),
         ({"figure": Path("heads.doc")}, "--figure must name a .png or .svg or .pdf file"),
         ({"figure": Path("nowhere/heads.png")}, "cannot be written"),
         ({"model": "nowhere"}, "there is no checkpoint at nowhere"),

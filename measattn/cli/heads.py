@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 LARGEST_TEXT = 2**24
 """Bytes of a text that are read; few tokens are used of it."""
 
-LARGEST_BLOCK = 32
-"""Tokens up to which a whole block is taken on: its cost grows with their square."""
+LARGEST_BLOCK = {1.0: 512, 2.0: 512, math.inf: 128}
+"""Tokens up to which a whole block is taken on, in each order: its cost grows with their square,
+and for p = ∞ more where there is a norm before the attention."""
 
 
 @dataclass(frozen=True)
@@ -239,10 +240,10 @@ def _check(asked: Asked) -> None:
         raise ValueError(f"--p must be 1, 2 or inf for a local constant, got {asked.p:g}")
     if asked.tokens < 1:
         raise ValueError(f"--tokens must be at least 1, got {asked.tokens}")
-    if asked.block and asked.tokens > LARGEST_BLOCK:
+    if asked.block and asked.tokens > LARGEST_BLOCK[asked.p]:
         raise ValueError(
-            f"--block at {asked.tokens} tokens would take hours: give --tokens {LARGEST_BLOCK} or "
-            "fewer with it, for minutes --tokens 8"
+            f"--block at {asked.tokens} tokens may take hours for --p {asked.p:g}: give --tokens "
+            f"{LARGEST_BLOCK[asked.p]} or fewer with it"
         )
     if asked.figure is not None:
         check_target("--figure", asked.figure, (".png", ".svg", ".pdf"))

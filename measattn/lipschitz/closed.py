@@ -5,9 +5,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from measattn.lipschitz.derivatives.blocks import BlockNorms
+from measattn.lipschitz.derivatives.blocks import block_norms
 from measattn.lipschitz.derivatives.families import columns, outputs
-from measattn.lipschitz.derivatives.operator import Operator
+from measattn.lipschitz.derivatives.operator import Operator, rounding
 from measattn.lipschitz.derivatives.parts import Parts
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.forms import Form
@@ -20,17 +20,20 @@ from measattn.lipschitz.results import LocalConstant, Move, metric_name
 from measattn.measure import EmpiricalMeasure
 from measattn.points import state
 
+CHANCE = 1e-10
+"""With which the value for p = 2 may be off by more than asked, where upper has no chance."""
+
 
 def sums(
     derivative: Parts,
-    blocks: BlockNorms,
     weights: NDArray,
     mu: EmpiricalMeasure,
     p: float,
     moves: Moves,
-    tol: float,
+    tol: float | int,
 ) -> LocalConstant:
     """For p = 1 and infinity: the largest of many sums of norms."""
+    blocks = block_norms(derivative)
     if math.isinf(p):
         family = outputs(derivative, blocks)
     else:
@@ -54,44 +57,36 @@ def sums(
 
 def euclidean(
     derivative: Parts,
-    blocks: BlockNorms,
     weights: NDArray,
     mu: EmpiricalMeasure,
-    tol: float,
+    tol: float | int,
     failure: float,
     rng: np.random.Generator,
 ) -> LocalConstant:
-    """For p = 2: the spectral norm."""
-    root = np.sqrt(weights)
-    share = root[:, None] / root[None, :]
-    norms, off = share * blocks.norms, share * blocks.rounding
-    # Schur's test with equal vectors bounds what rounding adds
-    rounding = math.sqrt(off.sum(axis=0).max() * off.sum(axis=1).max()) * UP
-    operator = Operator(derivative, weights)
-    found = spectral_norm(operator, rng, 1 + 0.95 * tol, failure)
-    test = schur(norms) + rounding
-    certain = found.probability == 0 or test <= found.upper + rounding
-    x = np.asarray(state(mu.points))
-    direction = found.direction.reshape(len(x), -1) / root[:, None]
-    if found.probability == 0:
+    """For p = 2: the spectral norm; with ``failure`` 0 the upper end is left to no chance."""
+    off, root = rounding(derivative, weights), np.sqrt(weights)
+    found = spectral_norm(Operator(derivative, weights), rng, 1 + 0.95 * tol, failure or CHANCE)
+    upper, chance = found.upper + off, found.probability
+    if chance == 0:
         reason = "upper is certified by a Cholesky factor (G4)."
-    elif certain:
+    elif failure == 0:
+        norms = block_norms(derivative).norms * (root[:, None] / root[None, :])
+        upper, chance = schur(norms) + off, 0.0
         reason = "upper is certified by the weighted Schur test (G4)."
     else:
         reason = (
             f"upper holds with the stated probability, over the random start, by {found.steps} "
-            "steps of Lanczos (G4); rounding is allowed for, not proved; schur is certified "
-            "without chance."
+            "steps of Lanczos (G4); rounding is allowed for, not proved."
         )
+    x = np.asarray(state(mu.points))
     return LocalConstant(
-        value=max(found.value - rounding, 0.0),
-        upper=min(found.upper + rounding, test),
+        value=max(found.value - off, 0.0),
+        upper=upper,
         p=2.0,
         moves=Whole(),
         metric=metric_name(derivative.masked, 2.0),
-        witness=Move(None, x, direction),
-        probability=1.0 if certain else 1 - found.probability,
-        schur=test,
+        witness=Move(None, x, found.direction.reshape(len(x), -1) / root[:, None]),
+        probability=1 - chance,
         how="value is attained by the witness, a singular vector of the Jacobian; " + reason,
     )
 

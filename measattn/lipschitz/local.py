@@ -10,6 +10,7 @@ $$ \sup_\varepsilon\Bigl(\sum_j\omega_j\bigl|\sum_iJ_{ji}\varepsilon_i\bigr|^p\B
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -21,7 +22,6 @@ from measattn.lipschitz.anywhere import anywhere
 from measattn.lipschitz.branch import branch_and_bound, readable
 from measattn.lipschitz.catalogue import bound
 from measattn.lipschitz.closed import anywhere_bound, euclidean, sums
-from measattn.lipschitz.derivatives.blocks import block_norms
 from measattn.lipschitz.derivatives.parts import Parts, parts
 from measattn.lipschitz.derivatives.sampled import Sampled, largest
 from measattn.lipschitz.domains import AbstractDomain
@@ -47,8 +47,8 @@ def local(
     moves: Moves = WHOLE,
     *,
     atoms: Sequence[int] | None = None,
-    tol: float = 1e-3,
-    probability: float = 1 - 1e-10,
+    tol: float | int = 1e-3,
+    probability: float | int = 1 - 1e-10,
     starts: int = 16,
     steps: int = 100,
     seed: int = 0,
@@ -69,22 +69,24 @@ def local(
             form: those that move (p = 1), or whose outputs are watched (p = ∞).
         tol: how far ``upper`` may exceed ``value``, relatively, before more work is done; for p = 1
             and infinity no promise, since the certificate need not be tight.
-        probability: with which the upper bound for p = 2 is to hold if n·d is large; it is over the
-            random start that ``seed`` gives.
-        starts: for `Anywhere`: of the ascent over points of the domain.
-        steps: of each of these ascents.
-        seed: a whole number, of the random starts.
+        probability: with which the upper bound for p = 2 is to hold if n·d is large, over the
+            random start that ``seed`` gives; 1 asks for one without chance, by the weighted Schur
+            test, which is wider.
+        starts: for `Anywhere`: random starts of the ascent over points of the domain, at least 1.
+        steps: of each of these ascents, at least 1.
+        seed: a whole number of at least 0, of the random starts.
 
     Raises:
         ValueError: an order or class of moves that is not known for this layer, a domain that does
-            not hold the measure, atoms that are missing or do not exist, or a derivative that is
-            not finite.
+            not hold the measure, atoms that are missing or do not exist, a number out of its range,
+            or a derivative that is not finite.
         RuntimeError: a value exceeds a theorem, which would be a fault of the library.
 
     Source: G1, G3 and G4 of docs/theory-lipschitz.md; for `Anywhere` G2 or the theorem of `bound`.
     """
     order = _order(p)
-    _check(mu, moves, tol, probability)
+    _check(mu, moves)
+    _check_numbers(tol, probability, starts, steps, seed)
     if not isinstance(moves, Whole) and order != 1:
         raise ValueError(
             f"p must be 1 for moves={moves}, got {p!r}: for other orders only Whole() is known"
@@ -104,13 +106,13 @@ def local(
                 f"moves must be Whole() or Split() for a masked layer, got {moves}: where a point "
                 "crosses the mask the layer jumps"
             )
-        _check_finite(derivative, kept)
-        blocks = block_norms(derivative)
+        _check_finite(kept, derivative.past, derivative.after, derivative.before)
         if order == 2:
-            found = euclidean(derivative, blocks, weights, law, tol, 1 - probability, rng)
+            found = euclidean(derivative, weights, law, tol, 1.0 - probability, rng)
         else:
+            _check_finite(kept, derivative.own)
             inner = WHOLE if isinstance(moves, Whole) else Split()
-            found = sums(derivative, blocks, weights, law, order, inner, tol)
+            found = sums(derivative, weights, law, order, inner, tol)
     elif isinstance(moves, Split):
         raise ValueError(
             "moves=Split() needs a layer with one attention sublayer, which this one is not: use "
@@ -269,7 +271,24 @@ def _order(p: Any) -> float:
     return float(p)
 
 
-def _check(mu: Any, moves: Any, tol: Any, probability: Any) -> None:
+def _check_numbers(tol: Any, probability: Any, starts: Any, steps: Any, seed: Any) -> None:
+    if not _real(tol) or not 0 < tol < math.inf:
+        raise ValueError(f"tol must be positive and finite, such as 1e-3, got {tol!r}")
+    if not _real(probability) or not 0 < probability <= 1:
+        raise ValueError(
+            f"probability must be between 0 and 1, such as 1 - 1e-10, or 1 for a bound without "
+            f"chance, got {probability!r}"
+        )
+    for name, value, least in (("starts", starts, 1), ("steps", steps, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check(mu: Any, moves: Any) -> None:
     if not isinstance(mu, EmpiricalMeasure):
         raise ValueError(
             f"mu must be a measure, got a {type(mu).__name__}: wrap points as "
@@ -277,12 +296,6 @@ def _check(mu: Any, moves: Any, tol: Any, probability: Any) -> None:
         )
     if not isinstance(moves, (Whole, Split, Anywhere)):
         raise ValueError(f"moves must be Whole(), Split() or Anywhere(domain), got {moves!r}")
-    if not 0 < tol < math.inf:
-        raise ValueError(f"tol must be positive and finite, got {tol!r}")
-    if not 0 < probability < 1:
-        raise ValueError(
-            f"probability must be between 0 and 1, such as 1 - 1e-10, got {probability!r}"
-        )
     if isinstance(moves, Anywhere):
         if not isinstance(moves.domain, AbstractDomain) or not math.isfinite(moves.domain.radius):
             raise ValueError(
@@ -314,9 +327,9 @@ def _positive(mu: EmpiricalMeasure) -> tuple[EmpiricalMeasure, NDArray]:
     return measure(points, jnp.asarray(mu.log_weights, jnp.float64)[kept]), kept
 
 
-def _check_finite(derivative: Parts, kept: NDArray) -> None:
-    """Refuse a derivative with entries that are NaN or infinite, naming the first such atom."""
-    for what in (derivative.own, derivative.after, derivative.before):
+def _check_finite(kept: NDArray, *matrices: NDArray | None) -> None:
+    """Refuse matrices of the atoms with entries that are NaN or infinite, naming the first atom."""
+    for what in matrices:
         bad = [] if what is None else np.flatnonzero(~np.isfinite(what).all(axis=(1, 2)))
         if len(bad):
             raise ValueError(

@@ -125,7 +125,6 @@ class LocalConstant:
         metric: $W_p$, or the position-wise metric of masked layers.
         witness: what moves, and in which direction.
         probability: with which ``upper`` holds: 1 if it is deterministic.
-        schur: for p = 2 the deterministic bound of the weighted Schur test, beside; else NaN.
         how: what each number is, and how it was found, in full sentences.
     """
 
@@ -136,7 +135,6 @@ class LocalConstant:
     metric: str
     witness: Move = field(repr=False)
     probability: float = 1.0
-    schur: float = math.nan
     how: str = field(default="", repr=False)
 
     @property

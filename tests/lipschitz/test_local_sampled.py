@@ -68,8 +68,15 @@ MU = ma.EmpiricalMeasure([[0.0, 1.0], [1.0, 0.5]])
     [
         ((HEAD, MU, 3), {}, "p must be 1, 2 or infinity.*got 3"),
         ((HEAD, MU, True), {}, "p must be 1, 2 or infinity"),
-        ((HEAD, MU), {"tol": 0.0}, "tol must be positive"),
-        ((HEAD, MU, 2), {"probability": 1.0}, "probability must be between"),
+        ((HEAD, MU), {"tol": 0.0}, "tol must be positive and finite.*got 0.0"),
+        ((HEAD, MU), {"tol": math.nan}, "tol must be positive"),
+        ((HEAD, MU), {"tol": math.inf}, "tol must be positive"),
+        ((HEAD, MU, 2), {"probability": 1.1}, "probability must be between"),
+        ((HEAD, MU, 2), {"probability": 0.0}, "probability must be between"),
+        ((HEAD, MU), {"starts": 0}, "starts must be a whole number of at least 1, got 0"),
+        ((HEAD, MU), {"steps": -1}, "steps must be a whole number of at least 1, got -1"),
+        ((HEAD, MU), {"steps": True}, "steps must be a whole number"),
+        ((HEAD, MU), {"seed": -3}, "seed must be a whole number of at least 0, got -3"),
         ((HEAD, MU), {"atoms": [0]}, "atoms must be None"),
     ],
 )

@@ -110,9 +110,18 @@ def test_the_bound_by_random_lanczos_holds_and_says_its_probability():
     expected = dense.whole(layer, mu, 2)
     assert found.value <= expected * (1 + 1e-12)
     assert expected <= found.upper <= 1.001 * found.value
-    assert expected <= found.schur
     assert 0 < 1 - found.probability <= 1.01e-10
     assert "probability" in repr(found)
+
+
+def test_a_bound_without_chance_is_wider_and_holds():
+    rng = np.random.default_rng(0)
+    layer, mu = dense.head(rng, 8, 8, 8, 0.3), ma.EmpiricalMeasure(rng.normal(size=(130, 8)))
+    chance, schur = local(layer, mu, 2), local(layer, mu, 2, probability=1)
+    assert schur.probability == 1
+    assert "Schur" in schur.how
+    assert chance.upper < schur.upper < 10 * chance.upper
+    assert schur.value == pytest.approx(chance.value, rel=1e-12)
 
 
 def test_small_measures_have_a_deterministic_bound_for_p_2():

@@ -11,8 +11,10 @@ Source: B7 of docs/theory.md.
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from measattn.lipschitz.derivatives.parts import Parts
@@ -57,7 +59,7 @@ def block_norms(parts: Parts) -> BlockNorms:
         rounding[np.diag_indices(n)] += np.diagonal(error) * query
         if head.own:
             norms += head.p * _lengths(head) * around * UP
-            rounding += error * head.p * (1 + 2 * head.reach * _slope(head))
+            rounding += error * head.p * (1 + 2 * head.reach * steepest(head))
     own = parts.diagonal
     rounding[np.diag_indices(n)] += AUTODIFF * np.linalg.norm(own, axis=(1, 2))
     return BlockNorms(norms, spectral(own), rounding)
@@ -67,12 +69,14 @@ def spectral(matrices: NDArray) -> NDArray:
     """Spectral norms of many matrices, from above."""
     if matrices.shape[1] > matrices.shape[2]:
         matrices = matrices.swapaxes(1, 2)
-    squares = np.linalg.eigvalsh(matrices @ matrices.swapaxes(1, 2))[:, -1]
+    with jax.enable_x64(True):  # matrix products on all cores
+        grams = np.asarray(jnp.matmul(matrices, matrices.swapaxes(1, 2)))
+    squares = np.linalg.eigvalsh(grams)[:, -1]
     rounding = 8 * UNIT * (matrices.shape[2] + 4) * np.sum(matrices**2, axis=(1, 2))
     return np.sqrt(np.maximum(squares, 0) * UP + rounding)
 
 
-def _slope(head: Rows) -> float:
+def steepest(head: Rows) -> float:
     """The length of the longest summands of any g."""
     tilts = 0.0 if head.tilts is None else float(np.linalg.norm(head.tilts, axis=1).max())
     return head.slope + tilts
@@ -80,40 +84,48 @@ def _slope(head: Rows) -> float:
 
 def _lengths(head: Rows) -> NDArray:
     """Upper bounds of the norms of V + p r^T, for p = V(y_j - mean_i) and r = g_ij, (n, m)."""
-    value = head.value
     tilts = np.zeros_like(head.keys) if head.tilts is None else head.tilts
-    gram = value.T @ value
-    r = head.slopes, tilts
-    p = -head.means @ value.T, head.keys @ value.T
-    pulled = -head.means @ gram, head.keys @ gram  # V^T p
-    vr = head.slopes @ value.T, tilts @ value.T
-    gr = head.slopes @ gram, tilts @ gram
-    r2, p2 = _product(r, r), _product(p, p)
+    size = spectral(head.value[None])[0]
+    with jax.enable_x64(True):
+        return np.asarray(_lengths_of(head.value, size, head.keys, head.means, head.slopes, tilts))
+
+
+@jax.jit
+def _lengths_of(
+    value: Array, size: Array, keys: Array, means: Array, slopes: Array, tilts: Array
+) -> Float[Array, "n m"]:
+    gram = jnp.matmul(value.T, value)
+    r = slopes, tilts
+    p = -jnp.matmul(means, value.T), jnp.matmul(keys, value.T)
+    pulled = -jnp.matmul(means, gram), jnp.matmul(keys, gram)  # V^T p
+    vr = jnp.matmul(slopes, value.T), jnp.matmul(tilts, value.T)
+    gr = jnp.matmul(slopes, gram), jnp.matmul(tilts, gram)
+    r2, p2, vr2 = _product(r, r), _product(p, p), _product(vr, vr)
     along = _product(vr, p)
-    size = float(spectral(value[None])[0])
     # sums of absolute values, which roundings are a part of
-    reach = _sizes(p) * np.sqrt(np.maximum(r2, 0))
-    margin = 64 * UNIT * (value.shape[1] + 8) * (np.linalg.norm(value) + reach) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        first = _product(vr, vr) / r2 + 2 * along + r2 * p2
-        inner = _product(vr, vr) / r2 + along
-        cross = _product(gr, gr) / r2 + 2 * _product(gr, pulled) + r2 * _product(pulled, pulled)
-        alpha = np.maximum(first, 0) + margin
-        beta2 = np.maximum(cross - inner**2, 0) + 4 * margin * np.linalg.norm(value) ** 2
-        # what the square of the inner product loses
-        beta2 += 4 * margin * (np.abs(inner) + margin)
-        half = (alpha - size**2) / 2
-        found = np.sqrt((alpha + size**2) / 2 + np.sqrt(half**2 + beta2)) * UP
+    reach, whole = _sizes(p) * jnp.sqrt(jnp.maximum(r2, 0)), jnp.linalg.norm(value)
+    margin = 64 * UNIT * (value.shape[1] + 8) * (whole + reach) ** 2
+    first = vr2 / r2 + 2 * along + r2 * p2
+    inner = vr2 / r2 + along
+    cross = _product(gr, gr) / r2 + 2 * _product(gr, pulled) + r2 * _product(pulled, pulled)
+    alpha = jnp.maximum(first, 0) + margin
+    beta2 = jnp.maximum(cross - inner**2, 0) + 4 * margin * whole**2
+    # what the square of the inner product loses
+    beta2 += 4 * margin * (jnp.abs(inner) + margin)
+    half = (alpha - size**2) / 2
+    found = jnp.sqrt((alpha + size**2) / 2 + jnp.sqrt(half**2 + beta2)) * UP
     simple = (size + reach) * UP
-    return np.where(np.isfinite(found), np.minimum(found, simple), simple)
+    # where r is 0, what was divided by it is not finite
+    return jnp.where(jnp.isfinite(found), jnp.minimum(found, simple), simple)
 
 
-def _product(a: tuple, b: tuple) -> NDArray:
+def _product(a: tuple, b: tuple) -> Array:
     """Inner products of all sums: a_i + a'_j with b_i + b'_j."""
-    rows, columns = np.sum(a[0] * b[0], axis=1), np.sum(a[1] * b[1], axis=1)
-    return rows[:, None] + columns[None, :] + a[0] @ b[1].T + b[0] @ a[1].T
+    rows, columns = jnp.sum(a[0] * b[0], axis=1), jnp.sum(a[1] * b[1], axis=1)
+    mixed = jnp.matmul(a[0], b[1].T) + jnp.matmul(b[0], a[1].T)
+    return rows[:, None] + columns[None, :] + mixed
 
 
-def _sizes(a: tuple) -> NDArray:
+def _sizes(a: tuple) -> Array:
     """Sums of the lengths of both summands."""
-    return np.linalg.norm(a[0], axis=1)[:, None] + np.linalg.norm(a[1], axis=1)[None, :]
+    return jnp.linalg.norm(a[0], axis=1)[:, None] + jnp.linalg.norm(a[1], axis=1)[None, :]

@@ -13,6 +13,7 @@ from measattn.lipschitz.derivatives.blocks import AUTODIFF, BlockNorms, spectral
 from measattn.lipschitz.derivatives.mixed import Mixed
 from measattn.lipschitz.derivatives.parts import Parts
 from measattn.lipschitz.derivatives.rankone import RankOne, Terms
+from measattn.lipschitz.derivatives.rows import thin
 from measattn.lipschitz.norms.problem import UP, AbstractSums
 
 
@@ -99,11 +100,10 @@ def _reduced(
 
 def _basis(rows: tuple, dense: NDArray) -> NDArray | None:
     """An orthonormal basis (d, s) of the rows; None if it is no gain, or ``dense`` is not in it."""
-    _, sizes, right = np.linalg.svd(np.concatenate(rows), full_matrices=False)
-    rank = max(int(np.sum(sizes > 1e-14 * sizes[0])), 1)
-    if 2 * rank > right.shape[1]:
+    _, factor = thin(np.concatenate(rows))
+    if 2 * len(factor) > factor.shape[1]:
         return None
-    basis = right[:rank].T
+    basis = np.linalg.qr(factor.T)[0]
     lost = _norm(dense - (dense @ basis) @ basis.T)
     return basis if lost <= AUTODIFF * _norm(dense) else None
 

@@ -1,43 +1,44 @@
 r"""The derivative of a layer as a linear map $\Omega^{1/2}J\Omega^{-1/2}$ of displacements.
 
-$$ (J\varepsilon)_i = K_i\varepsilon_i + \Psi_i\sum_hV_h\Bigl[\sum_jP_{ij}z_j
-   + \sum_jP_{ij}\langle g_{ij},z_j\rangle(y_j-\bar y_i)\Bigr], \qquad z_j = \Phi_j\varepsilon_j, $$
+With $z_j = \Phi_j\varepsilon_j$ and the change of the scores
+$s_{ij} = \langle Az_i, y_j\rangle + \langle g_{ij}, z_j\rangle$,
 
-$O(n^2d)$ for a product, and the transpose by JAX.
+$$ (J\varepsilon)_i = C_i\varepsilon_i
+   + \Psi_i\sum_hV_h\sum_jP_{ij}\bigl[z_j + s_{ij}(y_j-\bar y_i)\bigr], $$
+
+$O(n^2d)$ for a product, and the transpose by JAX. No block of J is formed.
 Source: B7 of docs/theory.md.
 """
 
+import math
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
+from measattn.lipschitz.derivatives.blocks import AUTODIFF, steepest
 from measattn.lipschitz.derivatives.parts import Parts
+from measattn.lipschitz.derivatives.rows import Rows, thin
 from measattn.lipschitz.norms.lanczos import AbstractLinearMap
+from measattn.lipschitz.norms.problem import UP
 
 
 class Head(NamedTuple):
-    """What a product with the derivative of one head takes."""
+    """What a product with the derivative of one head takes; V is ``out @ into``."""
 
-    p: Any  # (n n)
-    keys: Any  # (n e)
-    means: Any  # (n e)
-    slopes: Any  # (n e)
-    tilts: Any  # (n e)
-    value: Any  # (v e)
-
-
-class Arrays(NamedTuple):
-    """What a product with the whole derivative takes."""
-
-    heads: tuple[Head, ...]
-    own: Any
-    after: Any
-    before: Any
-    root: Any
+    p: Any  # (n m)
+    asking: Any  # (s e): A is left @ asking
+    asked: Any  # (m s): the keys under left
+    images: Any  # (m r): the keys under ``into``
+    means: Any  # (n r)
+    out: Any  # (v r)
+    into: Any  # (r e)
+    slopes: Any  # (n e), None for a memory, whose points do not move
+    tilts: Any  # (m e) or None
 
 
 class Operator(AbstractLinearMap):
@@ -48,51 +49,88 @@ class Operator(AbstractLinearMap):
         weights: of the atoms (n,), positive.
     """
 
+    heads: tuple[Head, ...]
+    past: Any
+    after: Any
+    before: Any
+    root: Any
+    shape: tuple[int, int] = eqx.field(static=True)
+
     def __init__(self, parts: Parts, weights: NDArray):
-        n, v, d = parts.own.shape
+        n, v, d = parts.shape
         self.shape = n * v, n * d
         with jax.enable_x64(True):
-            heads = tuple(
-                Head(*(_array(a) for a in (h.p, h.keys, h.means, h.slopes, h.tilts, h.value)))
-                for h in parts.mixing
+            self.heads = tuple(_head(rows) for rows in parts.heads)
+            self.past, self.after, self.before, self.root = (
+                None if a is None else jnp.asarray(a)
+                for a in (parts.past, parts.after, parts.before, np.sqrt(weights))
             )
-            around = (_array(a) for a in (parts.own, parts.after, parts.before, np.sqrt(weights)))
-            self._arrays = Arrays(heads, *around)
 
-    def push(self, x: NDArray) -> NDArray:
-        with jax.enable_x64(True):
-            return np.asarray(_push(self._arrays, jnp.asarray(x)))
+    def push(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        n = len(self.root)
+        moves = x.reshape(n, -1) / self.root[:, None]
+        z = moves if self.before is None else jnp.einsum("ned,nd->ne", self.before, moves)
+        total: Any = 0.0
+        for head in self.heads:
+            total += _pushed(head, z)
+        if self.after is not None and self.heads:
+            total = jnp.einsum("nve,ne->nv", self.after, total)
+        if self.past is not None:  # one matrix for all atoms, or one for each
+            total += jnp.matmul(self.past, moves[:, :, None])[:, :, 0]
+        return (self.root[:, None] * total).reshape(-1)
 
-    def pull(self, y: NDArray) -> NDArray:
-        with jax.enable_x64(True):
-            return np.asarray(_pull(self._arrays, jnp.asarray(y)))
-
-
-def _array(a: NDArray | None) -> Any:
-    return None if a is None else jnp.asarray(a)
-
-
-@jax.jit
-def _push(arrays: Arrays, flat: Float[Array, " N"]) -> Float[Array, " M"]:
-    heads, own, after, before, root = arrays
-    moves = flat.reshape(len(root), -1) / root[:, None]
-    z = moves if before is None else jnp.einsum("ned,nd->ne", before, moves)
-    mixed: Any = 0.0
-    for h in heads:
-        change = jnp.matmul(h.slopes, z.T)
-        if h.tilts is not None:
-            change += jnp.sum(h.tilts * z, axis=1)[None, :]
-        change = h.p * change
-        means = jnp.sum(change, axis=1)[:, None] * h.means
-        moved = jnp.matmul(h.p, z) + jnp.matmul(change, h.keys) - means
-        mixed += jnp.matmul(moved, h.value.T)
-    if after is not None and heads:
-        mixed = jnp.einsum("nve,ne->nv", after, mixed)
-    return (root[:, None] * (jnp.einsum("nvd,nd->nv", own, moves) + mixed)).reshape(-1)
+    def pull(self, y: Float[Array, " M"]) -> Float[Array, " N"]:
+        like = jax.ShapeDtypeStruct((self.shape[1],), y.dtype)
+        return jax.linear_transpose(self.push, like)(y)[0]
 
 
-@jax.jit
-def _pull(arrays: Arrays, flat: Float[Array, " M"]) -> Float[Array, " N"]:
-    n, _, d = arrays.own.shape
-    like = jax.ShapeDtypeStruct((n * d,), flat.dtype)
-    return jax.linear_transpose(lambda x: _push(arrays, x), like)(flat)[0]
+def rounding(parts: Parts, weights: NDArray) -> float:
+    r"""What rounding may add to the norm of the operator: Schur's test with equal vectors.
+
+    The block (i, j) of a head errs by at most $\epsilon P_{ij}|\Psi_i||V||\Phi_j|(1+2\rho|g|)$
+    and, for i = j, by $2\epsilon|\Psi_i||V||A||\Phi_i|\rho^2$ more, ρ the largest distance of a key
+    from their mean.
+    """
+    n, root = len(weights), np.sqrt(weights)
+    after, before = (_sizes(a, n) for a in (parts.after, parts.before))
+    rows, columns = np.zeros(n), np.zeros(n)
+    own = AUTODIFF * _sizes(parts.past, n) if parts.past is not None else np.zeros(n)
+    for head in parts.heads:
+        size = (8 * head.error + AUTODIFF) * np.linalg.norm(head.value)
+        own += 2 * size * np.linalg.norm(head.matrix) * head.reach**2 * after * before
+        if head.own:
+            size *= 1 + 2 * head.reach * steepest(head)
+            rows += size * root * after * (head.p @ (before / root))
+            columns += size * before / root * ((root * after) @ head.p)
+    return math.sqrt(float((rows + own).max()) * float((columns + own).max())) * UP
+
+
+def _sizes(matrices: NDArray | None, n: int) -> NDArray:
+    """At least the norms of matrices (n,); 1 where there is none."""
+    if matrices is None:
+        return np.ones(n)
+    return np.broadcast_to(np.linalg.norm(matrices, axis=(1, 2)) * UP, n)
+
+
+def _head(rows: Rows) -> Head:
+    left, asking = thin(rows.matrix)
+    out, into = thin(rows.value)
+    slopes, tilts = (rows.slopes, rows.tilts) if rows.own else (None, None)
+    keys = jnp.asarray(rows.keys)
+    images, means = jnp.matmul(keys, into.T), jnp.matmul(rows.means, into.T)
+    head = Head(rows.p, asking, jnp.matmul(keys, left), images, means, out, into, slopes, tilts)
+    return jax.tree.map(jnp.asarray, head)
+
+
+def _pushed(head: Head, z: Float[Array, "n e"]) -> Float[Array, "n v"]:
+    """What all outputs of a head do when the points move."""
+    change = jnp.matmul(jnp.matmul(z, head.asking.T), head.asked.T)
+    if head.slopes is not None:
+        change += jnp.matmul(head.slopes, z.T)
+    if head.tilts is not None:
+        change += jnp.sum(head.tilts * z, axis=1)[None, :]
+    change = head.p * change
+    moved = jnp.matmul(change, head.images) - jnp.sum(change, axis=1)[:, None] * head.means
+    if head.slopes is not None:
+        moved += jnp.matmul(head.p, jnp.matmul(z, head.into.T))
+    return jnp.matmul(moved, head.out.T)

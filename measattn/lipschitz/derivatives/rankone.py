@@ -60,22 +60,21 @@ class RankOne(AbstractSums):
         return max(1, ENTRIES // self.dimension**2)
 
     def norms(self, index: NDArray, u: NDArray) -> NDArray:
+        padded, start = self._padded(index, u)
         with jax.enable_x64(True):
-            return np.asarray(_norms(self._of(index), jnp.asarray(u)))
+            return np.asarray(_norms(self._arrays, padded, start))[:, : len(index)]
 
     def ascend(self, index: NDArray, u: NDArray, steps: int) -> tuple[NDArray, NDArray]:
-        padded = self._padded(index)
-        start = u[np.minimum(np.arange(len(padded)), len(index) - 1)]
+        padded, start = self._padded(index, u)
         with jax.enable_x64(True):
-            out = _ascend(self._of(padded), jnp.asarray(start), jnp.asarray(steps))
+            out = _ascend(self._arrays, padded, start, jnp.asarray(steps))
             u, values = (np.asarray(a)[: len(index)] for a in out)
         return u, values
 
     def gram(self, index: NDArray, w: NDArray) -> tuple[NDArray, NDArray]:
-        padded = self._padded(index)
-        w = np.pad(w, ((0, 0), (0, len(padded) - len(index))), mode="edge")
+        padded, w = self._padded(index, w.T)
         with jax.enable_x64(True):
-            out, spread = _gram(self._of(padded), jnp.asarray(w))
+            out, spread = _gram(self._arrays, padded, jnp.asarray(w.T))
             out, spread = (np.asarray(a)[: len(index)] for a in (out, spread))
         m, (v, d) = len(self.terms.q) + 1, self.terms.matrix.shape
         return out, 4 * UNIT * (m + 2 * v + 2 * d + 16) * spread
@@ -94,18 +93,16 @@ class RankOne(AbstractSums):
         lengths = t.q[:, problem] * np.linalg.norm(moved, axis=1)
         return float(lengths.sum() + np.linalg.norm(t.dense[problem] @ u))
 
-    def _of(self, index: NDArray) -> Terms:
-        t = self._arrays
-        if len(index) == self.count and np.array_equal(index, np.arange(self.count)):
-            return t
-        i = jnp.asarray(index)
-        return Terms(t.q[:, i], t.matrix, t.p, t.p_own[i], t.r, t.r_own[i], t.dense[i])
-
-    def _padded(self, index: NDArray) -> NDArray:
-        """Filled up with its last entry to one of few sizes, since each is compiled anew."""
+    def _padded(self, index: NDArray, rows: NDArray) -> tuple[NDArray, NDArray]:
+        """Filled up with their last entries to one of few lengths, since each is compiled anew."""
         size = min(max(1 << (len(index) - 1).bit_length(), FEWEST), self.count)
-        size = max(size, len(index))
-        return np.concatenate([index, np.repeat(index[-1:], size - len(index))])
+        some = np.minimum(np.arange(max(size, len(index))), len(index) - 1)
+        return index[some], rows[some]
+
+
+def _of(t: Terms, index: Array) -> Terms:
+    """Those problems."""
+    return Terms(t.q[:, index], t.matrix, t.p, t.p_own[index], t.r, t.r_own[index], t.dense[index])
 
 
 def _squares(a: Float[Array, "m e"], b: Float[Array, "k e"]) -> Float[Array, "m k"]:
@@ -125,13 +122,15 @@ def _pushed(t: Terms, u: Array, p2: Array) -> tuple[Array, ...]:
 
 
 @jax.jit
-def _norms(t: Terms, u: Float[Array, "k d"]) -> Float[Array, "m k"]:
+def _norms(t: Terms, index: Array, u: Float[Array, "k d"]) -> Float[Array, "m k"]:
+    t = _of(t, index)
     _, _, _, square, own = _pushed(t, u, _squares(t.p, t.p_own))
     return jnp.concatenate([t.q * jnp.sqrt(square), jnp.sqrt(jnp.sum(own * own, axis=1))[None]])
 
 
 @jax.jit
-def _ascend(t: Terms, u: Float[Array, "k d"], steps: Array) -> tuple[Array, Array]:
+def _ascend(t: Terms, index: Array, u: Float[Array, "k d"], steps: Array) -> tuple[Array, Array]:
+    t = _of(t, index)
     p2 = _squares(t.p, t.p_own)
 
     def look(u: Array) -> tuple[Array, Array]:
@@ -159,8 +158,9 @@ def _ascend(t: Terms, u: Float[Array, "k d"], steps: Array) -> tuple[Array, Arra
 
 
 @jax.jit
-def _gram(t: Terms, w: Float[Array, "m k"]) -> tuple[Array, Array]:
+def _gram(t: Terms, index: Array, w: Float[Array, "m k"]) -> tuple[Array, Array]:
     """S_w of the terms and of K, and the sums of absolute values that its rounding is a part of."""
+    t = _of(t, index)
     d, k = t.matrix.shape[1], t.q.shape[1]
     inner, last = w[:-1], w[-1]
     c = jnp.where(inner > 0, t.q / jnp.where(inner > 0, inner, 1), 0) * t.q

@@ -64,13 +64,6 @@ class Rows(NamedTuple):
         """The largest distance of a key from the centre."""
         return float(np.linalg.norm(self.keys, axis=1).max())
 
-    def as_key(self) -> NDArray:
-        r"""$P_{jj}V(I + (y_j-\bar y_j)g_{jj}^\top)$, what reaches an atom from itself as a key."""
-        slopes = self.slopes if self.tilts is None else self.slopes + self.tilts
-        moved = (self.keys - self.means) @ self.value.T
-        blocks = self.value[None] + moved[:, :, None] * slopes[:, None, :]
-        return np.diagonal(self.p)[:, None, None] * blocks
-
 
 def rows(head: Head, points: Any, weights: NDArray) -> Rows:
     """The softmax rows of one head at the atoms of a measure.
@@ -150,13 +143,27 @@ def thin(matrix: NDArray) -> tuple[NDArray, NDArray]:
     return left[:, :rank], factor
 
 
-def query_part(head: Rows) -> NDArray:
-    r"""$D_i = V\,\mathrm{Cov}_{P_i}(y)\,A$ of all queries, (n, v, d)."""
-    out, into = thin(head.value)
-    left, right = thin(head.matrix)
+def as_queries(heads: tuple[Rows, ...]) -> Float[Array, "n v d"]:
+    r"""$D_i = \sum_hV_h\,\mathrm{Cov}_{P^h_i}(y)\,A_h$ of all queries."""
+    outs, found = [], []
     with jax.enable_x64(True):
-        found = _query_part(head.p, head.keys @ into.T, head.keys @ left, out, right)
-        return np.asarray(found)
+        for head in heads:
+            out, into = thin(head.value)
+            left, right = thin(head.matrix)
+            outs.append(out)
+            found.append(_covariances(head.p, head.keys @ into.T, head.keys @ left, right))
+        return jnp.matmul(np.concatenate(outs, axis=1), jnp.concatenate(found, axis=1))
+
+
+def as_keys(heads: tuple[Rows, ...]) -> Float[Array, "n v d"]:
+    r"""$\sum_hP^h_{jj}V_h(I + (y_j-\bar y_j)g_{jj}^\top)$, what reaches atoms from themselves."""
+    p = np.stack([np.diagonal(head.p) for head in heads], axis=1)
+    values = np.stack([head.value for head in heads])
+    moved = np.stack([(head.keys - head.means) @ head.value.T for head in heads], axis=2)
+    slopes = [h.slopes if h.tilts is None else h.slopes + h.tilts for h in heads]
+    with jax.enable_x64(True):
+        levers = jnp.matmul(moved * p[:, None, :], jnp.asarray(np.stack(slopes, axis=1)))
+        return jnp.tensordot(jnp.asarray(p), jnp.asarray(values), 1) + levers
 
 
 def _allowed(head: Head, points: Any) -> Array | None:
@@ -189,14 +196,13 @@ def _softmax(
 
 
 @jax.jit
-def _query_part(
+def _covariances(
     p: Float[Array, "n m"],
     a: Float[Array, "m r"],
     b: Float[Array, "m s"],
-    out: Float[Array, "v r"],
     right: Float[Array, "s d"],
-) -> Float[Array, "n v d"]:
-    """Covariances of a and b in each row, between two matrices; a few columns of a at a time."""
+) -> Float[Array, "n r d"]:
+    """Covariances of a and b in each row, times a matrix; a few columns of a at a time."""
     (m, r), s = a.shape, b.shape[1]
     width = max(1, min(r, ENTRIES // (m * s)))
     missing = -r % width
@@ -209,4 +215,4 @@ def _query_part(
         return jnp.matmul((moments - means).reshape(-1, s), right).reshape(len(p), width, -1)
 
     found = jnp.moveaxis(jax.lax.map(some, parts), 0, 1).reshape(len(p), -1, right.shape[1])
-    return jnp.einsum("vr,nrd->nvd", out, found[:, :r])
+    return found[:, :r]

@@ -1,7 +1,9 @@
 r"""Layers without closed form: blocks of the Jacobian by jvp and vjp, for atoms that are named."""
 
+import math
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,47 +32,62 @@ class Sampled(AbstractLinearMap):
         weights: of its atoms (n,), positive.
     """
 
+    layer: Any
+    mu: EmpiricalMeasure
+    x: Array
+    root: Array
+    shape: tuple[int, int] = eqx.field(static=True)
+
     def __init__(self, layer: Any, mu: EmpiricalMeasure, weights: NDArray):
+        self.layer, self.mu = layer, mu
         with jax.enable_x64(True):
-            self._x = jnp.asarray(state(mu.points))
-            self._root = jnp.asarray(np.sqrt(weights))
+            self.x, self.root = jnp.asarray(state(mu.points)), jnp.asarray(np.sqrt(weights))
+            outputs = eqx.filter_eval_shape(self._outputs, self.x).shape
+        self.shape = math.prod(outputs), math.prod(self.x.shape)
 
-            def f(x: Array) -> Array:
-                law = measure(with_state(mu.points, x), mu.log_weights)
-                return state(moved(layer, law, None))
+    def push(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
+        u = x.reshape(self.x.shape) / self.root[:, None]
+        return (self._along(u) * self.root[:, None]).reshape(-1)
 
-            self._jvp = jax.jit(lambda x, u: jax.jvp(f, (x,), (u,))[1])
-            self._vjp = jax.jit(lambda x, w: jax.vjp(f, x)[1](w)[0])
-            self._outputs = jax.eval_shape(f, self._x).shape
-        self.shape = int(np.prod(self._outputs)), int(np.prod(self._x.shape))
+    def pull(self, y: Float[Array, " M"]) -> Float[Array, " N"]:
+        w = y.reshape(len(self.root), -1) * self.root[:, None]
+        return (self._against(w) / self.root[:, None]).reshape(-1)
 
-    def push(self, x: NDArray) -> NDArray:
-        with jax.enable_x64(True):
-            u = jnp.asarray(x).reshape(self._x.shape) / self._root[:, None]
-            return np.asarray(self._jvp(self._x, u) * self._root[:, None]).reshape(-1)
+    def _outputs(self, x: Array) -> Array:
+        law = measure(with_state(self.mu.points, x), self.mu.log_weights)
+        return state(moved(self.layer, law, None))
 
-    def pull(self, y: NDArray) -> NDArray:
-        with jax.enable_x64(True):
-            w = jnp.asarray(y).reshape(self._outputs) * self._root[:, None]
-            return np.asarray(self._vjp(self._x, w) / self._root[:, None]).reshape(-1)
+    def _along(self, u: Array) -> Array:
+        return jax.jvp(self._outputs, (self.x,), (u,))[1]
+
+    def _against(self, w: Array) -> Array:
+        return jax.vjp(self._outputs, self.x)[1](w)[0]
 
     def column(self, atom: int) -> Float[NDArray, "n v d"]:
         """All blocks through which an atom reaches outputs."""
-        return self._blocks(self._jvp, atom, self._x.shape).transpose(1, 2, 0)
+        return self._blocks(False, atom)
 
     def row(self, output: int) -> Float[NDArray, "n d v"]:
         """All blocks, transposed, through which atoms reach an output."""
-        return self._blocks(self._vjp, output, self._outputs).transpose(1, 2, 0)
+        return self._blocks(True, output)
 
-    def _blocks(self, derivative: Any, k: int, shape: tuple[int, ...]) -> NDArray:
-        """What the derivative makes of each direction at point k, (directions, n, ...)."""
-
-        def one(u: Array) -> Array:
-            return derivative(self._x, jnp.zeros(shape, u.dtype).at[k].set(u))
-
+    def _blocks(self, against: bool, k: int) -> NDArray:
         with jax.enable_x64(True):
-            axes = jnp.eye(shape[1], dtype=self._x.dtype)
-            return np.asarray(jax.lax.map(one, axes, batch_size=AT_ONCE))
+            return np.asarray(_blocks(self, against, jnp.asarray(k))).transpose(1, 2, 0)
+
+
+# compiled once for layers of one structure and so many atoms
+@eqx.filter_jit
+def _blocks(matrix: Sampled, against: bool, k: Array) -> Array:
+    """What the derivative makes of each direction at point k, (directions, n, ...)."""
+    n = len(matrix.root)
+    width = matrix.shape[0 if against else 1] // n
+    derivative = matrix._against if against else matrix._along
+
+    def one(u: Array) -> Array:
+        return derivative(jnp.zeros((n, width), u.dtype).at[k].set(u))
+
+    return jax.lax.map(one, jnp.eye(width, dtype=matrix.x.dtype), batch_size=AT_ONCE)
 
 
 def largest(matrices: Float[NDArray, "m v d"], rng: np.random.Generator) -> tuple[float, NDArray]:

@@ -1,70 +1,61 @@
 r"""The largest singular value of a linear map, attained, and certified but for a small probability.
 
-From a random start v, uniform on the sphere of R^N, k steps of Lanczos on $J^\top J$ give the Ritz
-value ϑ, and for $0 < \varepsilon < 1$
+Lanczos on $J^\top J$ from a random start, with full re-orthogonalisation, until ``chance`` bounds
+the largest eigenvalue as closely as is asked for.
 
-$$ P\bigl[\|J\|_2^2 > \vartheta/(1-\varepsilon)\bigr]
-   \le 2\sqrt{2N/\pi}\,e^{-(2k-1)\,\mathrm{artanh}\sqrt\varepsilon} . $$
-
-Source: G4 of docs/theory-lipschitz.md; the bound is that of Kuczyński & Woźniakowski, SIAM J.
-Matrix Anal. Appl. 13 (1992) 1094-1122.
+Source: G4 of docs/theory-lipschitz.md.
 """
 
 import abc
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
+from jaxtyping import Array, Float
 
+from measattn.lipschitz.norms.chance import excludes, highest, least_share, steps_enough
+from measattn.lipschitz.norms.cholesky import cholesky_norm
 from measattn.lipschitz.norms.problem import UNIT, UP
+from measattn.lipschitz.norms.spectral import SpectralNorm
 
 DENSE = 1024
 """Up to so many columns a matrix is formed, and its norm certified without chance."""
 
+ROWS = 8
+"""A vector is made orthogonal to so many others at a time."""
 
-class AbstractLinearMap(abc.ABC):
+FIRST = 64
+"""For so many steps there is room at the beginning; more is made when needed."""
+
+
+class AbstractLinearMap(eqx.Module):
     """A matrix J that is known by its products.
 
     Attributes:
         shape: its rows and columns.
     """
 
-    shape: tuple[int, int]
+    shape: eqx.AbstractVar[tuple[int, int]]
 
     @abc.abstractmethod
-    def push(self, x: NDArray) -> NDArray:
+    def push(self, x: Float[Array, " N"]) -> Float[Array, " M"]:
         """$Jx$."""
 
     @abc.abstractmethod
-    def pull(self, y: NDArray) -> NDArray:
+    def pull(self, y: Float[Array, " M"]) -> Float[Array, " N"]:
         r"""$J^\top y$."""
 
 
-class SpectralNorm(NamedTuple):
-    """The largest singular value.
+class Krylov(NamedTuple):
+    """The orthonormal basis so far, rows that are not yet there being 0, and the matrix in it."""
 
-    Attributes:
-        value: $|Ju|/|u|$ at ``direction``.
-        upper: above it but for ``probability``.
-        direction: u (N,), of length 1.
-        probability: with which the random start may have misled; 0 for a deterministic bound.
-        steps: of Lanczos.
-    """
-
-    value: float
-    upper: float
-    direction: NDArray
-    probability: float
-    steps: int
-
-
-def steps_needed(size: int, ratio: float, probability: float) -> int:
-    r"""How many steps certify $\|J\|_2$ up to a factor ``ratio``, but for a probability."""
-    eps = 1 - 1 / ratio**2
-    enough = math.log(2 * math.sqrt(2 * size / math.pi) / probability) / math.atanh(math.sqrt(eps))
-    return math.ceil((enough + 1) / 2)
+    basis: Any  # (capacity, N)
+    diagonal: Any  # (capacity,)
+    beside: Any  # (capacity,)
 
 
 def spectral_norm(
@@ -84,93 +75,109 @@ def spectral_norm(
     Raises:
         ValueError: J has entries that are NaN or infinite.
     """
-    size = matrix.shape[1]
-    steps = steps_needed(size, ratio, probability)
-    if size <= max(DENSE, steps):
-        return cholesky_norm(np.stack([matrix.push(e) for e in np.eye(size)], axis=1))
-    return lanczos(matrix, rng, steps, ratio, probability)
+    if matrix.shape[1] > DENSE:
+        return lanczos(matrix, rng, ratio, probability)
+    with jax.enable_x64(True):
+        return cholesky_norm(np.asarray(_formed(matrix)))
 
 
 def lanczos(
-    matrix: AbstractLinearMap,
-    rng: np.random.Generator,
-    steps: int,
-    ratio: float,
-    probability: float,
+    matrix: AbstractLinearMap, rng: np.random.Generator, ratio: float, probability: float
 ) -> SpectralNorm:
-    r"""The spectral norm of J by Lanczos on $J^\top J$ with full re-orthogonalisation."""
+    r"""The spectral norm of J by Lanczos on $J^\top J$."""
     size = matrix.shape[1]
-    v = rng.normal(size=size)
-    basis = np.empty((steps, size))
-    basis[0] = v / np.linalg.norm(v)
-    diagonal, beside = np.zeros(steps), np.zeros(steps - 1)
-    for k in range(steps):
-        image = np.array(matrix.pull(matrix.push(basis[k])))
-        if not np.isfinite(image).all():
-            raise ValueError(
-                "the Jacobian of the layer at this measure has entries that are NaN or infinite"
+    share = least_share(size, probability)
+    most = min(steps_enough(size, ratio, probability), size)
+    with jax.enable_x64(True):
+        start = rng.normal(size=size)
+        start /= np.linalg.norm(start)
+        image = _image(matrix, jnp.asarray(start))
+        unit = jnp.max(jnp.abs(image))  # in which J is measured: squares could underflow
+        if unit == 0:
+            return SpectralNorm(0.0, 0.0, start, probability, 1)
+        space = _room(Krylov(*(np.zeros(s) for s in ((0, size), 0, 0))), min(FIRST, most + 1))
+        space = space._replace(basis=space.basis.at[0].set(start))
+        key = jax.random.key(int(rng.integers(2**32)))
+        for k in range(1, most + 1):
+            if k == len(space.basis):
+                space = _room(space, min(2 * k, most + 1))
+            space = _extended((matrix, unit, key), space, jnp.asarray(k - 1))
+            # copies: the arrays are given away in the next step
+            diagonal, beside = (np.array(a)[:k] for a in (space.diagonal, space.beside))
+            if not np.isfinite(diagonal).all():
+                raise ValueError(
+                    "the Jacobian of the layer at this measure has entries that are NaN or infinite"
+                )
+            values, vectors = scipy.linalg.eigh_tridiagonal(
+                diagonal, beside[:-1], select="i", select_range=(k - 1, k - 1)
             )
-        diagonal[k] = basis[k] @ image
-        image -= diagonal[k] * basis[k]
-        if k:
-            image -= beside[k - 1] * basis[k - 1]
-        length = float(np.linalg.norm(image))
-        length = _orthogonalised(image, basis[: k + 1], length)
-        if k + 1 == steps:
-            break
-        beside[k] = length
-        if length <= size * UNIT * np.abs(diagonal).max():
-            # The rest is rounding: the Krylov space is invariant as far as float64 sees. To stop
-            # would promise less than the probability that was asked for; go on from a random
-            # vector, which only makes the space larger.
-            image, beside[k] = rng.normal(size=size), 0.0
-            length = _orthogonalised(image, basis[: k + 1], float(np.linalg.norm(image)))
-        basis[k + 1] = image / length
-    values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside)
-    direction = vectors[:, -1] @ basis
-    direction /= np.linalg.norm(direction)
-    value = float(np.linalg.norm(matrix.push(direction)))
-    top = max(float(values[-1]), value**2) * UP
-    upper = math.sqrt(top) * ratio * UP
-    return SpectralNorm(value, upper, direction, probability, len(diagonal))
+            top = float(values[0])
+            if excludes(diagonal, beside, top * ratio**2, share):
+                break
+        combined = np.pad(vectors[:, 0], (0, len(space.basis) - k))
+        direction = jnp.matmul(jnp.asarray(combined), space.basis)
+        direction /= jnp.linalg.norm(direction)
+        value = float(jnp.linalg.norm(_image(matrix, direction) / unit))
+    # what the perturbations in _extended may add, twice
+    top = max(highest(diagonal, beside, top, share), value**2) * (1 + 8 * size * UNIT)
+    scale = float(unit)
+    return SpectralNorm(
+        value * scale, math.sqrt(top) * UP * scale, np.asarray(direction), probability, k
+    )
 
 
-def _orthogonalised(image: NDArray, known: NDArray, length: float) -> float:
-    """Take from a vector, in place, its part in a space; its length after that."""
-    for _ in range(2):  # once more only where much was lost (Kahan, Parlett)
-        image -= (known @ image) @ known
-        before, length = length, float(np.linalg.norm(image))
-        if length > 0.7 * before:
-            break
-    return length
+def _room(space: Krylov, capacity: int) -> Krylov:
+    """With rows for more steps; the number of rows is rounded up, since each is compiled anew."""
+    rows = -(-capacity // ROWS) * ROWS - len(space.basis)
+    return Krylov(*(jnp.pad(a, [(0, rows)] + [(0, 0)] * (a.ndim - 1)) for a in space))
 
 
-def cholesky_norm(matrix: NDArray) -> SpectralNorm:
-    r"""The spectral norm of a dense matrix, certified by a factor of $\lambda I - J^\top J$.
+@eqx.filter_jit
+def _formed(matrix: AbstractLinearMap) -> Float[Array, "M N"]:
+    """All columns, a few at a time."""
+    return jax.lax.map(matrix.push, jnp.eye(matrix.shape[1]), batch_size=ROWS).T
 
-    Raises:
-        ValueError: entries that are NaN or infinite.
-    """
-    if not np.isfinite(matrix).all():
-        raise ValueError(
-            "the Jacobian of the layer at this measure has entries that are NaN or infinite"
-        )
-    rows, size = matrix.shape
-    gram = matrix.T @ matrix
-    values, vectors = scipy.linalg.eigh(gram, subset_by_index=[size - 1, size - 1])
-    direction = vectors[:, 0]
-    value = float(np.linalg.norm(matrix @ direction))
-    total = float(np.sum(matrix**2))
-    shift = max(float(values[0]), value**2)
-    for excess in 10.0 ** np.arange(-10, 1):
-        level = shift * (1 + excess) + np.finfo(float).tiny
-        try:
-            scipy.linalg.cholesky(level * np.eye(size) - gram, check_finite=False)
-        except np.linalg.LinAlgError:
-            continue
-        gamma = (size + 1) * UNIT / (1 - (size + 1) * UNIT)
-        backward = gamma / (1 - gamma) * max(level * size - np.trace(gram), 0) * UP
-        formed = rows * UNIT / (1 - rows * UNIT) * total * UP
-        certified = level + backward + formed + 2 * UNIT * (level + total)
-        return SpectralNorm(value, math.sqrt(certified) * UP, direction, 0.0, 0)
-    return SpectralNorm(value, math.sqrt(total) * UP, direction, 0.0, 0)
+
+@eqx.filter_jit
+def _image(matrix: AbstractLinearMap, x: Array) -> Array:
+    return matrix.push(x)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _extended(given: tuple[AbstractLinearMap, Array, Array], space: Krylov, k: Array) -> Krylov:
+    """One more coefficient of both kinds, and the next vector where there is room for it."""
+    matrix, unit, key = given
+    basis, diagonal, beside = space
+    v = basis[k]
+    image = matrix.pull(matrix.push(v) / unit) / unit
+    alpha = jnp.vdot(v, image)
+    diagonal = diagonal.at[k].set(alpha)
+    image = image - alpha * v - jnp.where(k > 0, beside[k - 1], 0) * basis[k - 1]
+    image, length = _orthogonalised(image, basis, k)
+    # below this the rest is rounding: the space is invariant as far as float64 sees. A random
+    # vector goes on from there, as if a perturbation of that size led to it.
+    least = matrix.shape[1] * UNIT * jnp.max(jnp.abs(diagonal))
+
+    def another() -> tuple[Array, Array]:
+        return _orthogonalised(jax.random.normal(jax.random.fold_in(key, k), v.shape), basis, k)
+
+    image, scale = jax.lax.cond(length <= least, another, lambda: (image, length))
+    beside = beside.at[k].set(jnp.maximum(length, least))
+    return Krylov(basis.at[k + 1].set(image / scale, mode="drop"), diagonal, beside)
+
+
+def _orthogonalised(image: Array, basis: Array, k: Array) -> tuple[Array, Array]:
+    """A vector without its part in the space of the rows up to k, and its length."""
+
+    def sweep(image: Array) -> Array:
+        def some(j: Array, image: Array) -> Array:
+            rows = jax.lax.dynamic_slice_in_dim(basis, j * ROWS, ROWS)
+            return image - jnp.matmul(jnp.matmul(rows, image), rows)
+
+        return jax.lax.fori_loop(jnp.zeros_like(k), k // ROWS + 1, some, image)
+
+    before = jnp.linalg.norm(image)
+    image = sweep(image)
+    # once more only where much was lost (Kahan, Parlett)
+    image = jax.lax.cond(jnp.linalg.norm(image) > 0.7 * before, lambda a: a, sweep, image)
+    return image, jnp.linalg.norm(image)

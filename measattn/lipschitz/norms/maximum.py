@@ -41,7 +41,11 @@ class Maximum(NamedTuple):
 
 
 def maximise(
-    sums: AbstractSums, gap: float = 1e-3, steps: int = 8, rounds: int = 4, refinements: int = 48
+    sums: AbstractSums,
+    gap: float | int = 1e-3,
+    steps: int = 8,
+    rounds: int = 4,
+    refinements: int = 48,
 ) -> Maximum:
     """The largest of the maxima of a family.
 
@@ -79,7 +83,7 @@ def maximise(
 class _State:
     """Values, directions and upper bounds of all problems so far."""
 
-    def __init__(self, sums: AbstractSums, gap: float):
+    def __init__(self, sums: AbstractSums, gap: float | int):
         self.sums, self.gap = sums, gap
         self.upper = sums.sizes.sum(axis=0) * UP + sums.slack
         if not np.all(np.isfinite(self.upper)):
