@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from measattn.dynamics.anderson import Anderson
 from measattn.dynamics.contraction import ORDERS, Contraction, NotProved, contraction, norm
 from measattn.dynamics.injection import Injected
-from measattn.dynamics.observables import diameter
+from measattn.dynamics.observables import diameter, lengths
 from measattn.dynamics.rate import Rate, fit_rate
 from measattn.dynamics.rounding import images
 from measattn.dynamics.steps import check_layer
@@ -188,7 +188,7 @@ def _advance(layer: Any, mu: EmpiricalMeasure, solver: Any, carry: tuple, count:
     def step(carry: tuple, _: None) -> tuple[tuple, tuple]:
         x, memory = carry
         new, memory, out = solver.step(f, x, None, {}, memory, frozenset())
-        moves = jnp.linalg.norm(out - x, axis=1)
+        moves = lengths(out - x)
         return (new, memory), (x, jnp.max(jnp.where(charged, moves, 0)))
 
     carry, (path, moves) = jax.lax.scan(step, carry, None, length=count)

@@ -106,7 +106,7 @@ def iterate(
     steps: int | float,
     *,
     distances: bool = True,
-    reference: EmpiricalMeasure | None = None,
+    reference: Any = None,
     observe: bool = True,
     keep: Iterable[int] | str = (),
     bandwidth: float | int | None = None,
@@ -154,7 +154,7 @@ def through(
     mu: EmpiricalMeasure,
     *,
     distances: bool = True,
-    reference: EmpiricalMeasure | None = None,
+    reference: Any = None,
     observe: bool = True,
     keep: Iterable[int] | str = (),
     bandwidth: float | int | None = None,
@@ -212,14 +212,14 @@ class _Records:
         steps: int,
         keep: Any,
         distances: bool,
-        reference: EmpiricalMeasure | None,
+        reference: Any,
         tol: Any,
     ):
         self.kept, self._wanted = {0: mu}, _wanted(keep, steps)
         self._distances, self._reference = distances, _reference(reference, mu)
         self.between, self.away = Chain(tol), Chain(tol)
-        if reference is not None:
-            self.away.add(mu, reference)
+        if self._reference is not None:
+            self.away.add(mu, self._reference)
 
     @property
     def needed(self) -> bool:
