@@ -4,7 +4,8 @@ Run: ``python benchmarks/depth.py [case ...]``
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -110,21 +111,21 @@ def trajectory() -> Iterator[Row]:
         gap = max(gap, float(np.max((far.upper - far.lower)[1:] / far.w1[1:])))
         note = f"{path.steps} steps, 2,000 distances, largest gap {gap:.0e} of them"
         yield Row(f"{name}: minutes for 1,000 layers", minutes, note)
-        yield from _warm(f"{name}: to the start", path, lambda t: (path[t], mu), required)
-        yield from _warm(f"{name}: steps", path, lambda t: (path[t], path[t + 1]), None)
+        laws = list(path)
+        to_start = [(law, mu) for law in laws[1:]]
+        yield from _warm(f"{name}: to the start", to_start, required)
+        yield from _warm(f"{name}: steps", list(pairwise(laws)), None)
 
 
-def _warm(
-    name: str, path: dynamics.Trajectory, problem: Callable[[int], tuple], required: float | None
-) -> Iterator[Row]:
+def _warm(name: str, problems: Sequence[tuple], required: float | None) -> Iterator[Row]:
     """Warm over cold, both on each of the same problems; `iterate` starts cold after no rounds."""
     seconds = {"cold": 0.0, "warm": 0.0}
     rounds = {"cold": 0, "warm": 0}
-    for first in range(50, path.steps, 100):
-        last = ma.wasserstein.w1(*problem(first))
+    for first in range(50, len(problems), 100):
+        last = ma.wasserstein.w1(*problems[first])
         for step in range(first + 1, first + 5):
-            cold = ma.wasserstein.w1(*problem(step))
-            last = ma.wasserstein.w1(*problem(step), start=last)
+            cold = ma.wasserstein.w1(*problems[step])
+            last = ma.wasserstein.w1(*problems[step], start=last)
             for kind, solution in (("cold", cold), ("warm", last)):
                 seconds[kind] += solution.seconds
                 rounds[kind] += solution.iterations
