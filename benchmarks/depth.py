@@ -4,7 +4,8 @@ Run: ``python benchmarks/depth.py [case ...]``
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -96,25 +97,43 @@ def layers() -> Iterator[Row]:
 
 
 def trajectory() -> Iterator[Row]:
-    """1,000 layers, n = 1,024, d = 8, W1 at every layer: minutes, and the gain of warm starts."""
-    rng = np.random.default_rng(0)
-    mu = ma.EmpiricalMeasure(rng.normal(size=(1024, 8)))
-    layer = ma.Residual(ma.SelfAttention(ma.DotProduct(0.25), 0.002 * np.eye(8)))
-    start = time.perf_counter()
-    path = dynamics.iterate(layer, mu, 1000, keep=range(1000))
-    minutes = (time.perf_counter() - start) / 60
-    gap = float(np.max((path.upper - path.lower) / path.w1))
-    yield Row("minutes for 1,000 layers", minutes, f"{path.steps} steps, largest gap {gap:.1e}")
-    cold = warm = 0.0
-    last = None
-    for step in range(500, 520):
-        begin = time.perf_counter()
-        ma.wasserstein.w1(path[step], path[step + 1])
-        cold += time.perf_counter() - begin
-        begin = time.perf_counter()
-        last = ma.wasserstein.w1(path[step], path[step + 1], start=last)
-        warm += time.perf_counter() - begin
-    yield Row("warm over cold, 20 of its steps", warm / cold)
+    """1,000 layers, n = 1,024, d = 8: W1 of each step and to the start at every layer."""
+    mu = ma.EmpiricalMeasure(np.random.default_rng(0).normal(size=(1024, 8)))
+    turn = 0.3 * np.kron(np.eye(4), [[0.0, -1.0], [1.0, 0.0]])
+    for name, value, required in (("clustering", 0.01 * np.eye(8), 0.5), ("turning", turn, None)):
+        attention = ma.SelfAttention(ma.DotProduct(1.0), value)
+        layer = ma.post_norm([attention], [ma.layer.RMSNorm()])
+        start = time.perf_counter()
+        path = dynamics.iterate(layer, mu, 1000, reference=mu, keep="all")
+        minutes = (time.perf_counter() - start) / 60
+        gap = float(np.max((path.upper - path.lower) / path.w1))
+        far = path.reference
+        gap = max(gap, float(np.max((far.upper - far.lower)[1:] / far.w1[1:])))
+        note = f"{path.steps} steps, 2,000 distances, largest gap {gap:.0e} of them"
+        yield Row(f"{name}: minutes for 1,000 layers", minutes, note)
+        laws = list(path)
+        to_start = [(law, mu) for law in laws[1:]]
+        yield from _warm(f"{name}: to the start", to_start, required)
+        yield from _warm(f"{name}: steps", list(pairwise(laws)), None)
+
+
+def _warm(name: str, problems: Sequence[tuple], required: float | None) -> Iterator[Row]:
+    """Warm over cold, both on each of the same problems; `iterate` starts cold after no rounds."""
+    seconds = {"cold": 0.0, "warm": 0.0}
+    rounds = {"cold": 0, "warm": 0}
+    for first in range(50, len(problems), 100):
+        last = ma.wasserstein.w1(*problems[first])
+        for step in range(first + 1, first + 5):
+            cold = ma.wasserstein.w1(*problems[step])
+            last = ma.wasserstein.w1(*problems[step], start=last)
+            for kind, solution in (("cold", cold), ("warm", last)):
+                seconds[kind] += solution.seconds
+                rounds[kind] += solution.iterations
+    note = (
+        f"40 layers: {seconds['warm']:.2f} s / {seconds['cold']:.2f} s, "
+        f"rounds {rounds['warm']} / {rounds['cold']}"
+    )
+    yield Row(f"{name}, warm / cold", seconds["warm"] / seconds["cold"], note, at_most=required)
 
 
 def spectrum() -> Iterator[Row]:

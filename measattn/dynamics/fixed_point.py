@@ -6,7 +6,7 @@ Source: C1 to C6 of docs/theory-dynamics.md.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from measattn.dynamics.anderson import Anderson
 from measattn.dynamics.contraction import ORDERS, Contraction, NotProved, contraction, norm
 from measattn.dynamics.injection import Injected
-from measattn.dynamics.observables import diameter
+from measattn.dynamics.observables import diameter, lengths
 from measattn.dynamics.rate import Rate, fit_rate
 from measattn.dynamics.rounding import images
 from measattn.dynamics.steps import check_layer
+from measattn.dynamics.verdict import CHUNK, Run, Verdict, story, unfinished, watched
 from measattn.kernel import moved, transport
 from measattn.lipschitz import UnreadableLayer
 from measattn.lipschitz.forms import form
@@ -30,17 +31,6 @@ from measattn.lipschitz.quotient import in_float64
 from measattn.measure import EmpiricalMeasure, measure, states
 from measattn.points import state, with_state
 from measattn.wasserstein import Solution, w1
-
-CHUNK = 16
-"""Steps between two looks; cycles of up to half as many steps are found."""
-
-COLLAPSED = 1e-6
-"""A diameter below this part of the first one is a collapse."""
-
-REPEATED = 1e-3
-"""A cycle comes back to within this part of a step; tokens that alternate about a limit do not."""
-
-Verdict = Literal["certified", "converged", "cycle", "collapse", "drift", "diverged", "undecided"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,29 +105,29 @@ def fixed_point(
         raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
     solver = _picard(tol) if solver is None else solver
     carry = _begin(layer, mu, solver)
-    clouds, residuals, verdict, period = [], [], None, 1
-    while verdict is None and len(residuals) < steps:
-        count = min(CHUNK, steps - len(residuals))
+    clouds, run = [], Run([])
+    while run.verdict == "undecided" and len(run.residuals) < steps:
+        count = min(CHUNK, steps - len(run.residuals))
         carry, path, moves = _advance(layer, mu, solver, carry, count)
         for cloud, move in zip(path, np.asarray(moves, np.float64), strict=True):
             clouds = [*clouds[1 - CHUNK :], cloud]
-            residuals.append(float(move))
+            run = run._replace(residuals=[*run.residuals, float(move)])
             if not math.isfinite(move):
-                verdict = "diverged"
+                run = run._replace(verdict="diverged")
             elif move <= tol:
-                verdict = "converged"
-            if verdict is not None:
+                run = run._replace(verdict="converged")
+            if run.verdict != "undecided":
                 break
         if watch is not None:
-            watch(len(residuals), residuals[-1])
-        if verdict is None:
-            period = _period(clouds, tol)
-            verdict = "cycle" if period > 1 else None
+            watch(len(run.residuals), run.residuals[-1])
+        if run.verdict == "undecided":
+            run = watched(run, clouds, tol)
     last = measure(with_state(mu.points, clouds[-1]), mu.log_weights)
-    shrunk = float(diameter(last)) / max(float(diameter(mu)), np.finfo(float).tiny)
-    if verdict is None:
-        verdict = _unfinished(clouds, residuals, shrunk)
-    return _judged(layer, last, verdict, residuals, period, shrunk)
+    wide = float(diameter(last))
+    run = run._replace(shrunk=wide / max(float(diameter(mu)), np.finfo(float).tiny))
+    if run.verdict == "undecided":
+        run = run._replace(verdict=unfinished(run, clouds, wide))
+    return _judged(layer, last, run)
 
 
 def equilibrium(
@@ -198,72 +188,44 @@ def _advance(layer: Any, mu: EmpiricalMeasure, solver: Any, carry: tuple, count:
     def step(carry: tuple, _: None) -> tuple[tuple, tuple]:
         x, memory = carry
         new, memory, out = solver.step(f, x, None, {}, memory, frozenset())
-        moves = jnp.linalg.norm(out - x, axis=1)
+        moves = lengths(out - x)
         return (new, memory), (x, jnp.max(jnp.where(charged, moves, 0)))
 
     carry, (path, moves) = jax.lax.scan(step, carry, None, length=count)
     return carry, path, moves
 
 
-def _period(clouds: list, tol: float | int) -> int:
-    """The period of a cycle that the last clouds go through twice; 1 if there is none."""
-    move = float(jnp.max(jnp.abs(clouds[-1] - clouds[-2]))) if len(clouds) > 1 else 0.0
-    close = min(tol, REPEATED * move)
-    for period in range(2, len(clouds) // 2 + 1):
-        pairs = zip(clouds[-period:], clouds[-2 * period : -period], strict=True)
-        if all(float(jnp.max(jnp.abs(a - b))) <= close for a, b in pairs):
-            return period
-    return 1
-
-
-def _unfinished(clouds: list, residuals: list[float], shrunk: float) -> Verdict:
-    """What an iteration does that did not end."""
-    if shrunk <= COLLAPSED:
-        return "collapse"
-    if len(clouds) < 3:
-        return "undecided"
-    before, move = np.diff(np.asarray(clouds[-3:]), axis=0)
-    common = np.linalg.norm(move.mean(axis=0))
-    # a mean that swings to and fro does not drift
-    onward = before.mean(axis=0) @ move.mean(axis=0) > 0
-    steady = residuals[-1] >= 0.5 * residuals[len(residuals) // 2]
-    if steady and onward and common >= 0.5 * np.linalg.norm(move, axis=1).max() > 0:
-        return "drift"
-    return "undecided"
-
-
-def _judged(
-    layer: Any,
-    mu: EmpiricalMeasure,
-    verdict: Verdict,
-    residuals: list[float],
-    period: int,
-    shrunk: float,
-) -> FixedPoint:
+def _judged(layer: Any, mu: EmpiricalMeasure, run: Run) -> FixedPoint:
     """With the residual in W1, the proof where there is one, and the rate."""
     error, exact, proof, why = math.inf, True, None, "states are not finite"
     residual = None
-    if verdict != "diverged":
+    if run.verdict != "diverged":
         residual = w1(states(mu), states(transport(mu, layer)))
         error, exact, proof, why = _certified(layer, mu)
-        if verdict == "converged" and proof is not None:
-            verdict = "certified"
+        if run.verdict == "converged" and proof is not None:
+            run = run._replace(verdict="certified")
     try:
-        rate = fit_rate(residuals, 1e-13 * max(residuals)) if period == 1 else None
+        rate = fit_rate(run.residuals, 1e-13 * max(run.residuals)) if run.period == 1 else None
     except ValueError:
         rate = None
+    told = story(run)
+    if proof is not None:
+        rounding = "" if exact else ", if the layer is evaluated without rounding"
+        told += f" The limit is within {error:.3g} ({proof}){rounding}."
+    elif run.verdict != "diverged":
+        told += f" No contraction is proved: {why}."
     return FixedPoint(
         measure=mu,
-        verdict=verdict,
+        verdict=run.verdict,
         error=error,
         exact=exact,
         contraction=proof,
         residual=residual,
         rate=rate,
-        residuals=np.asarray(residuals),
-        steps=len(residuals),
-        period=period,
-        status=_story(verdict, residuals, period, shrunk, error, exact, proof, why),
+        residuals=np.asarray(run.residuals),
+        steps=len(run.residuals),
+        period=run.period,
+        status=told,
     )
 
 
@@ -297,31 +259,3 @@ def _certified(layer: Any, mu: EmpiricalMeasure) -> tuple[float, bool, Contracti
     best = min(proofs, key=lambda proof: norm(proof.p, out - x, weights) / (1 - proof.value))
     distance = norm(best.p, out - x, weights) + off
     return distance / (1 - best.value) * (1 + 1e-12), exact, best, ""
-
-
-def _story(
-    verdict: Verdict,
-    residuals: list[float],
-    period: int,
-    shrunk: float,
-    error: float,
-    exact: bool,
-    proof: Contraction | None,
-    why: str,
-) -> str:
-    last = f"the last step moved atoms by at most {residuals[-1]:.3g}"
-    told = {
-        "certified": f"Converged; {last}.",
-        "converged": f"Converged; {last}.",
-        "cycle": f"A cycle of period {period}; {last}.",
-        "collapse": f"All atoms are one point, which still moves; {last}.",
-        "drift": f"The cloud drifts as a whole; {last}.",
-        "diverged": f"Step {len(residuals)} has states that are not finite; this is before it.",
-        "undecided": f"Not converged; {last}.",
-    }[verdict]
-    if verdict in ("certified", "converged") and shrunk <= COLLAPSED:
-        told += f" The cloud shrank to {shrunk:.2g} of its diameter."
-    if proof is None:
-        return told if verdict == "diverged" else f"{told} No contraction is proved: {why}."
-    rounding = "" if exact else ", if the layer is evaluated without rounding"
-    return f"{told} The limit is within {error:.3g} ({proof}){rounding}."

@@ -67,7 +67,14 @@ def observed(mu: EmpiricalMeasure, bandwidth: Any = None, potential: Any = None)
 
 def radius(mu: EmpiricalMeasure) -> Float[Array, ""]:
     r"""$\max\{|x| : x \in \mathrm{supp}\,\mu\}$."""
-    return jnp.max(jnp.where(_charged(mu), jnp.linalg.norm(state(mu.points), axis=1), 0))
+    return jnp.max(jnp.where(_charged(mu), lengths(state(mu.points)), 0))
+
+
+def lengths(x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """The norms of rows, finite also where their squares are not."""
+    largest = jnp.max(jnp.abs(x), axis=1, initial=0)
+    unit = jnp.where(largest > 0, largest, 1)
+    return largest * jnp.linalg.norm(x / unit[:, None], axis=1)
 
 
 def diameter(mu: EmpiricalMeasure) -> Float[Array, ""]:
@@ -77,9 +84,10 @@ def diameter(mu: EmpiricalMeasure) -> Float[Array, ""]:
 
 @eqx.filter_jit
 def _diameter(x: Array, charged: Array) -> Array:
-    # atoms without mass are put where one with mass is; from the centre differences keep digits
-    x = jnp.where(charged[:, None], x, x[jnp.argmax(charged)][None, :])
-    x = x - jnp.mean(x, axis=0, keepdims=True)
+    # seen from one atom with mass, where those without are put, differences keep their digits
+    x = jnp.where(charged[:, None], x - x[jnp.argmax(charged)][None, :], 0)
+    largest = jnp.max(jnp.abs(x))
+    x = x / jnp.where(largest > 0, largest, 1)
     square = jnp.sum(x * x, axis=1)
     rows = min(ROWS, len(x))
     padded = jnp.pad(x, ((0, -len(x) % rows), (0, 0)), mode="edge").reshape(-1, rows, x.shape[1])
@@ -88,7 +96,7 @@ def _diameter(x: Array, charged: Array) -> Array:
         own = jnp.sum(block * block, axis=1)
         return jnp.max(own[:, None] + square[None, :] - 2 * (block @ x.T))
 
-    return jnp.sqrt(jnp.maximum(jnp.max(jax.lax.map(farthest, padded)), 0))
+    return largest * jnp.sqrt(jnp.maximum(jnp.max(jax.lax.map(farthest, padded)), 0))
 
 
 def clusters(mu: EmpiricalMeasure, bandwidth: Any) -> Float[Array, ""]:

@@ -18,20 +18,18 @@ from numpy.typing import NDArray
 
 from measattn.attention import SelfAttention
 from measattn.checks import number
+from measattn.dynamics.distances import Chain, Distances
 from measattn.dynamics.observables import Observed, diameter, observed
 from measattn.dynamics.rate import Rate, fit_rate
 from measattn.dynamics.steps import advance, check_layer
 from measattn.kernel import Stack
-from measattn.measure import EmpiricalMeasure, measure, states
-from measattn.wasserstein import w1
+from measattn.measure import EmpiricalMeasure, measure
 
 CHUNK = 2**26
 """Bytes of states that one scan may return."""
 
 LONGEST = 256
 """The most steps of one scan, so that progress is seen."""
-
-BRACKET = ("value", "lower", "upper")
 
 WIDTH = 0.05
 """The bandwidth of clusters, as a part of the first diameter."""
@@ -49,6 +47,8 @@ class Trajectory:
         w1: $W_1(\mu_{t-1}, \mu_t)$, (T,), attained by a plan; empty if it was not asked for.
         lower: certified from below (T,).
         upper: certified from above (T,).
+        reference: $W_1(\mu_t, \nu)$ to the reference measure ν, ``reference.w1`` (T + 1,) with
+            ``reference.lower`` and ``reference.upper``; empty if there is none.
         radius: of each measure (T + 1,), likewise empty if it was not asked for.
         diameter: likewise.
         clusters: their effective number, likewise.
@@ -63,6 +63,7 @@ class Trajectory:
     w1: NDArray = field(repr=False)
     lower: NDArray = field(repr=False)
     upper: NDArray = field(repr=False)
+    reference: Distances = field(repr=False)
     radius: NDArray = field(repr=False)
     diameter: NDArray = field(repr=False)
     clusters: NDArray = field(repr=False)
@@ -105,6 +106,7 @@ def iterate(
     steps: int | float,
     *,
     distances: bool = True,
+    reference: Any = None,
     observe: bool = True,
     keep: Iterable[int] | str = (),
     bandwidth: float | int | None = None,
@@ -115,13 +117,14 @@ def iterate(
     r"""Apply a layer again and again, $\mu_{t+1} = \mu_t K_{\mu_t}$.
 
     The steps run in compiled scans. Distances are exact and certified; after one that needed
-    rounds of column generation the next starts from its arcs and potentials.
+    column generation the next starts from its arcs and potentials.
 
     Args:
         layer: a layer that keeps the dimension of states.
         mu: $\mu_0$.
         steps: T.
         distances: compute $W_1(\mu_{t-1},\mu_t)$ between the laws of the states.
+        reference: ν, to compute $W_1(\mu_t,\nu)$ as well: ``mu`` itself, or a limit.
         observe: record radius, diameter, effective number of clusters, mean cosine and rank.
         keep: the steps whose measures are kept besides the first and the last; "all" keeps all.
         bandwidth: of the clusters; 0.05 times the diameter of ``mu`` by default.
@@ -140,10 +143,10 @@ def iterate(
         potential = layer.potential
     size = min(LONGEST, max(1, CHUNK // (mu.size * mu.dimension * mu.dtype.itemsize)))
     runs = [(layer, min(size, steps - done)) for done in range(0, steps, size)]
-    wanted = _wanted(keep, steps)
+    records = _Records(mu, steps, keep, distances, reference, tol)
     wide = _bandwidth(mu, bandwidth) if observe else None
-    look = _Look(wide, potential if observe else None, distances or bool(wanted))
-    return _follow(runs, mu, look, wanted, distances, tol, watch)
+    look = _Look(wide, potential if observe else None, records.needed)
+    return _follow(runs, mu, look, records, watch)
 
 
 def through(
@@ -151,6 +154,7 @@ def through(
     mu: EmpiricalMeasure,
     *,
     distances: bool = True,
+    reference: Any = None,
     observe: bool = True,
     keep: Iterable[int] | str = (),
     bandwidth: float | int | None = None,
@@ -167,6 +171,7 @@ def through(
             keeps the dimension of states.
         mu: $\mu_0$.
         distances: as for `iterate`, likewise the rest.
+        reference: ν.
         observe: what is recorded besides.
         keep: steps whose measures are kept.
         bandwidth: of the clusters.
@@ -180,11 +185,10 @@ def through(
     layers = (stack if isinstance(stack, Stack) else Stack(stack)).layers
     for layer in layers:
         check_layer(layer, mu)
-    wanted = _wanted(keep, len(layers))
+    records = _Records(mu, len(layers), keep, distances, reference, tol)
     wide = _bandwidth(mu, bandwidth) if observe else None
-    look = _Look(wide, potential if observe else None, distances or bool(wanted))
-    runs = [(layer, 1) for layer in layers]
-    return _follow(runs, mu, look, wanted, distances, tol, watch)
+    look = _Look(wide, potential if observe else None, records.needed)
+    return _follow([(layer, 1) for layer in layers], mu, look, records, watch)
 
 
 class _Look(eqx.Module):
@@ -199,18 +203,47 @@ class _Look(eqx.Module):
         return (mu.points if self.path else None), seen
 
 
+class _Records:
+    """What is computed from each measure after its step: distances, and which are kept."""
+
+    def __init__(
+        self,
+        mu: EmpiricalMeasure,
+        steps: int,
+        keep: Any,
+        distances: bool,
+        reference: Any,
+        tol: Any,
+    ):
+        self.kept, self._wanted = {0: mu}, _wanted(keep, steps)
+        self._distances, self._reference = distances, _reference(reference, mu)
+        self.between, self.away = Chain(tol), Chain(tol)
+        if self._reference is not None:
+            self.away.add(mu, self._reference)
+
+    @property
+    def needed(self) -> bool:
+        return self._distances or self._reference is not None or bool(self._wanted)
+
+    def add(self, step: int, before: EmpiricalMeasure, after: EmpiricalMeasure) -> None:
+        if self._distances:
+            self.between.add(before, after)
+        if self._reference is not None:
+            self.away.add(after, self._reference)
+        if step in self._wanted:
+            self.kept[step] = after
+
+
 def _follow(
     runs: Sequence[tuple[Any, int]],
     mu: EmpiricalMeasure,
     look: _Look,
-    wanted: set[int],
-    distances: bool,
-    tol: Any,
+    records: _Records,
     watch: Watch | None,
 ) -> Trajectory:
     """A path through runs, each a layer and how often it is applied in one compiled scan."""
     steps = sum(count for _, count in runs)
-    kept, solutions, looks = {0: mu}, [], [_first(look, mu)]
+    looks = [_first(look, mu)]
     done, last, status = 0, mu, "All steps were made."
     for layer, count in runs:
         points, finite, (path, seen) = advance(layer, last.points, mu.log_weights, count, look)
@@ -218,12 +251,7 @@ def _follow(
         looks.append(jax.tree.map(lambda a, good=good: np.asarray(a)[:good], seen))
         for k in range(good) if look.path else ():
             nu = measure(jax.tree.map(lambda a, k=k: a[k], path), mu.log_weights)
-            if distances:
-                # what needed no rounds is solved as fast again, and faster than with a start
-                start = solutions[-1] if solutions and solutions[-1].iterations > 1 else None
-                solutions.append(w1(states(last), states(nu), tol=tol, start=start))
-            if done + k + 1 in wanted:
-                kept[done + k + 1] = nu
+            records.add(done + k + 1, last, nu)
             last = nu
             if watch is not None and k + 1 < good:
                 watch(done + k + 1, steps)
@@ -233,24 +261,37 @@ def _follow(
         if good < count:
             status = f"Step {done + 1} has states that are not finite; step {done} is the last."
             break
-    kept[done] = last
-    w1s, lower, upper = (
-        np.asarray([getattr(each, name) for each in solutions]) for name in BRACKET
-    )
     seen = Observed(*(np.concatenate(part).reshape(-1) for part in zip(*looks, strict=True)))
     return Trajectory(
         steps=done,
-        kept=kept,
-        w1=w1s,
-        lower=lower,
-        upper=upper,
+        kept={**records.kept, done: last},
+        **records.between.distances._asdict(),
+        reference=records.away.distances,
         status=status,
         **seen._asdict(),
     )
 
 
+def _reference(reference: Any, mu: EmpiricalMeasure) -> EmpiricalMeasure | None:
+    if reference is None:
+        return None
+    if not isinstance(reference, EmpiricalMeasure) or reference.dimension != mu.dimension:
+        raise ValueError(
+            f"reference must be an EmpiricalMeasure with states of dimension {mu.dimension}, as mu "
+            f"has, got {reference!r}"
+        )
+    return reference
+
+
 def _wanted(keep: Iterable[int] | str, steps: int) -> set[int]:
-    return set(range(steps + 1)) if keep == "all" else {int(step) for step in keep}
+    if isinstance(keep, str):
+        if keep != "all":
+            raise ValueError(f'keep must be steps or "all", got {keep!r}')
+        return set(range(steps + 1))
+    wanted = {_count("a step of keep", step) for step in keep}
+    if late := sorted(step for step in wanted if step > steps):
+        raise ValueError(f"keep must name steps from 0 to {steps}, got {late}")
+    return wanted
 
 
 def _first(look: _Look, mu: EmpiricalMeasure) -> Observed:

@@ -102,36 +102,7 @@ def test_a_run_that_was_cut_short_does_not_claim_convergence():
     assert (found.verdict, found.steps) == ("undecided", 3)
     # how far the limit is, is certified all the same
     assert 1e-4 < found.error < 1
-
-
-def test_a_sign_that_flips_is_a_cycle_of_two():
-    found = dyn.fixed_point(ma.SelfAttention(ma.DotProduct(1.0), -np.eye(3)), _one_point())
-    assert (found.verdict, found.period) == ("cycle", 2)
-
-
-def test_a_rotation_by_a_third_is_a_cycle_of_three():
-    c, s = np.cos(2 * np.pi / 3), np.sin(2 * np.pi / 3)
-    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
-    found = dyn.fixed_point(ma.SelfAttention(ma.DotProduct(0.0), turn), _one_point())
-    assert (found.verdict, found.period) == ("cycle", 3)
-
-
-def _one_point():
-    return ma.EmpiricalMeasure(np.array([[1.0, 2.0, 3.0]]))
-
-
-def test_growth_beyond_floats_is_reported_with_the_last_good_measure():
-    found = dyn.fixed_point(ma.SelfAttention(ma.DotProduct(1.0), 1e60 * np.eye(3)), CLOUD)
-    assert found.verdict == "diverged"
-    assert np.isfinite(found.measure.points).all()
-    assert found.error == np.inf
-
-
-def test_one_point_that_moves_on_is_a_collapse_and_a_cloud_that_moves_on_a_drift():
-    shift = ma.Deterministic(ma.Affine(np.eye(3), np.ones(3)))
-    attracted = ma.Stack((ma.SelfAttention(ma.DotProduct(1e-4)), shift))
-    assert dyn.fixed_point(attracted, CLOUD, steps=40).verdict == "collapse"
-    assert dyn.fixed_point(ma.Stack((shift,)), CLOUD, steps=40).verdict == "drift"
+    assert found.status.startswith("Not converged in 3 steps")
 
 
 def test_a_fixed_memory_is_a_contraction():
@@ -206,19 +177,3 @@ def test_a_layer_whose_rounding_is_not_bounded_says_so():
     assert found.verdict == "certified"
     assert not found.exact
     assert "without rounding" in found.status
-
-
-def test_tokens_that_alternate_about_a_limit_are_in_no_cycle_and_a_swinging_mean_does_not_drift():
-    swing = ma.SelfAttention(ma.DotProduct(0.0), -0.95 * np.eye(2))
-    start = ma.EmpiricalMeasure(np.array([[1.0, 0.0], [0.0, 2.0]]))
-    assert dyn.fixed_point(swing, start, 1e-6, steps=400).verdict in {"converged", "certified"}
-    inputs = np.array([[1.0, 0.0], [0.0, 2.0]])
-    wide = ma.SelfAttention(ma.DotProduct(0.0), -1.05 * np.eye(2))
-    end = dyn.fixed_point(dyn.Injected(wide, inputs), start, 1e-6, steps=64)
-    assert end.verdict == "undecided"
-
-
-@pytest.mark.parametrize(("options", "words"), [({"tol": 0}, "tol"), ({"steps": 0}, "steps")])
-def test_options_that_end_nothing_are_refused(options, words):
-    with pytest.raises(ValueError, match=f"{words} must be"):
-        dyn.fixed_point(ma.SelfAttention(ma.DotProduct(1.0)), CLOUD, **options)

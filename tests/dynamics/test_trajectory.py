@@ -112,6 +112,13 @@ def test_the_diameter_of_a_tiny_cloud_far_away_keeps_its_digits():
     assert abs(float(dyn.diameter(ma.EmpiricalMeasure(points))) / expected - 1) <= 1e-6
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_sizes_are_finite_where_their_squares_are_not(size):
+    mu = ma.EmpiricalMeasure(size * CLOUD)
+    assert abs(float(dyn.diameter(mu)) / (size * pdist(CLOUD).max()) - 1) <= 1e-14
+    assert abs(float(dyn.radius(mu)) / (size * np.linalg.norm(CLOUD, axis=1).max()) - 1) <= 1e-14
+
+
 def test_the_energy_of_attention_rises_along_its_path_and_is_that_of_the_measures():
     layer, mu = ma.SelfAttention(ma.DotProduct(0.5)), ma.EmpiricalMeasure(CLOUD)
     path = dyn.iterate(ma.Residual(layer), mu, 3, distances=False, potential=layer.potential)
