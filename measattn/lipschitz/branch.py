@@ -96,7 +96,7 @@ def branch_and_bound(
         tol: how far above what is attained cubes may be left alone, relatively.
         budget: how many products may be spent.
     """
-    _, v, d = derivative.own.shape
+    _, v, d = derivative.shape
     net = directions(d, fine=False)
     centre = np.zeros(d) if domain.centre is None else np.asarray(domain.centre, np.float64)
     corners = np.stack(np.meshgrid(*[[-0.5, 0.5]] * d), axis=-1).reshape(-1, d)
@@ -171,7 +171,7 @@ def _on_cubes(
     derivative: Parts, known: Form, weights: NDArray, middles: NDArray, reach: float, net: Net
 ) -> Bounds:
     """F on balls of the radius ``reach`` about the middles."""
-    size = derivative.own.shape[1] * (len(weights) + 1) * len(net.directions)
+    size = derivative.shape[1] * (len(weights) + 1) * len(net.directions)
     parts = []
     for middle in _chunks(middles, max(1, ENTRIES // size)):
         terms, growth, more = _terms(derivative, known, weights, middle, reach)
@@ -197,7 +197,7 @@ def _terms(
     """What F sums at the middles (c, n + 1, v, d), the factors (c, n + 1) by which its norms may
     grow on the balls about them, and what may be added to their sum (c,).
     """
-    c, (n, v, d) = len(middles), derivative.own.shape
+    c, (n, v, d) = len(middles), derivative.shape
     terms, growth, more = np.zeros((c, n + 1, v, d)), np.ones((c, n + 1)), np.zeros(c)
     terms[:, n] = known.residual * np.eye(v, d)
     with np.errstate(over="ignore", invalid="ignore"):
