@@ -34,8 +34,7 @@ TOKENS = 12
     r"$\Vert V\Vert<1$ and $b=0$ the radius falls at that rate whatever the scores, also where "
     r"$\tau>1$. Without the moment projection supports do not move and there are many invariant "
     r"measures.",
-    source="[VBT20], as reconstructed in docs/theory; C2 and C3 are proved in "
-    "docs/theory-dynamics",
+    source="[VBT20], as reconstructed in docs/theory; C2 and C3 are proved in docs/theory-dynamics",
     hypotheses={
         "plain": r"no inputs are injected, and no layer knows positions",
         "tau": r"where a limit is claimed, $\tau<1$ is proved",
