@@ -322,7 +322,9 @@ print(f"after layer 15 token {far} has the norm {np.linalg.norm(states[15][far])
 
 # %%
 row = compare(paths, "w1", "cosine", "rank", "diameter", logarithmic=("w1", "diameter"))
-row[2].plot([dynamics.effective_rank(mu) for mu in rest], "--", color=ma.plot.INK, linewidth=1.2)
+ranks = [dynamics.effective_rank(mu) for mu in rest]
+row[2].plot(ranks, "--", color=ma.plot.INK, linewidth=1.2, label="without its longest token")
+row[2].legend(handles=row[2].lines[-1:], loc="upper right", fontsize=7)
 plt.show()
 
 # %% [markdown]
