@@ -161,7 +161,9 @@ def _heads(done: dict[Task, dict[str, Any]], n: int, layer: int, p: float) -> st
 
 
 def _block(row: dict[str, Any] | None) -> str:
-    return "" if row is None else f"{row['attained']:.4g} to {row['certified']:.4g}"
+    return (
+        "" if row is None else f"{row['attained']:.4g} ({row['certified'] / row['attained']:.4f})"
+    )
 
 
 def main() -> int:
