@@ -332,8 +332,8 @@ plt.show()
 # one size, and the diameter grows in proportion to depth. What converges, if anything, is a
 # direction: under the first and the last layer the mean cosine rises as it does in MiniLM, under
 # the fifteenth it stays near 0.6. The true stack goes nowhere along these lines. In layer 12 a
-# single token jumps away, and the law with it: the peak of $W_1$ there is mostly that jump, divided by the
-# number of tokens. From there to layer 28 the effective rank is 1, since one token holds nearly
-# all of the variance; without it (dashed) the cloud has kept its dimensions. The token comes back
-# in the last layers. Such tokens, on which others rest their attention, are known from many
+# single token jumps away, and the law with it: the peak of $W_1$ there is mostly that jump, divided
+# by the number of tokens. From there to layer 28 the effective rank is 1, since one token holds
+# nearly all of the variance; without it (dashed) the cloud has kept its dimensions. The token comes
+# back in the last layers. Such tokens, on which others rest their attention, are known from many
 # language models; a law sees them as an atom far away.
