@@ -66,6 +66,8 @@ def certified_digits(number: AbstractNumber) -> tuple[str, str, str]:
         for end, rounding in zip(ends, (ROUND_FLOOR, ROUND_CEILING), strict=True)
     )
     known = value.quantize(Decimal(1).scaleb(last))
+    if known.adjusted() - last >= MOST_DIGITS:  # rounded up to a power of ten, a digit more
+        known = value.quantize(Decimal(1).scaleb(last + 1))
     return _text(known) if known or lower == upper else "", _text(below), _text(above)
 
 
