@@ -16,6 +16,7 @@ from measattn.lipschitz.results import (
     Witness,
 )
 from measattn.lipschitz.search import search
+from measattn.lipschitz.theorems.concave import log_concave
 from measattn.lipschitz.theorems.literature import yudin
 from measattn.lipschitz.theorems.perturbation import (
     Displacement,
@@ -54,6 +55,7 @@ __all__ = [
     "gibbs",
     "image",
     "local",
+    "log_concave",
     "parameters",
     "search",
     "theta",
