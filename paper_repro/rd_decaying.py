@@ -203,7 +203,7 @@ def contexts(bench: Bench) -> None:
         mu = ma.weighted(line[:, None], np.exp(-U) / np.exp(-U).sum())
         steepest[name] = float(np.abs(slopes(mu, np.linspace(-5, 5, 101)[:, None])).max())
     constant = log_concave(GAUSSIAN, 0.5, dimension=1).value
-    bench.close(r"F5: the library's constant, $m=\frac12$, $\sigma=1$", constant, 2 / 3, tolerance=1e-8)
+    bench.close(r"F5: the library's constant, $m=\frac12$", constant, 2 / 3, tolerance=1e-8)
     bench.at_most(r"F5: slope in the query over $1/(1+m\sigma^2)$, quartic",
                   steepest["quartic"] / constant, 1.0)  # fmt: skip
     bench.control(

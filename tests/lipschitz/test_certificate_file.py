@@ -34,7 +34,7 @@ def test_a_certificate_is_accepted_and_its_numbers_are_those_of_the_bracket(orig
     assert lower.claimed == pytest.approx(found.lower, rel=1e-12)
     assert lower.claimed <= lower.recomputed
     assert upper.claimed == found.upper
-    assert "B3" in found.bound.theorem
+    assert "H6" in found.bound.theorem
 
 
 CROSS = ma.CrossAttention(ma.DotProduct(1.0), None, RNG.normal(size=(5, 2)))

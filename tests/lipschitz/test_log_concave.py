@@ -57,7 +57,10 @@ def test_convex_energies_stay_below_and_bumps_do_not():
         assert steepest(gauss, energy) <= log_concave(gauss, m, dimension=1).value
         assert steepest(product, energy) <= log_concave(product, m).value
     # taken for convex, two bumps exceed it
-    bumps = lambda y: (y**2 - 4) ** 2 / 8
+
+    def bumps(y):
+        return (y**2 - 4) ** 2 / 8
+
     assert steepest(gauss, bumps) > log_concave(gauss, 0.0, dimension=1).value
     assert steepest(product, bumps) > log_concave(product, 0.6).value
 

@@ -230,15 +230,28 @@ def check(theorem: str, question: Question, claimed: float) -> Found:
     if theorem not in {"H4", "H6"}:
         known = ", ".join([*CLOSED, "H4", "H6"])
         raise Rejected(f"the theorem {theorem!r} is not known here; these are: {known}")
-    t, g = _positive(question)
-    matrix = question.matrix
-    identity = bool(np.all(matrix == matrix[0, 0] * np.eye(len(matrix))))
-    question.need(identity or theorem == "H4", "A a multiple of the identity")
+    problem, t = _maximum_h4(question) if theorem == "H4" else _maximum_h6(question)
     if question.value == 0:
         return Found(0.0, EXCESS, claimed >= 0)
     # the claim is ‖V‖(t + N): no value of the maximand may exceed that N
     room = claimed / (question.value * (1 + ROUNDING)) - t * (1 + ROUNDING)
-    problem = maxima.h4(t, g, identity) if theorem == "H4" else maxima.h6(t, g)
     top, proved = maxima.stays_below(problem, math.log(room) - ROUNDING if room > 0 else -math.inf)
     value = question.value * (t + math.exp(top))
     return Found(value, problem.slack * value, proved)
+
+
+def _maximum_h4(question: Question) -> tuple[maxima.Problem, float]:
+    t, g = _positive(question)
+    matrix = question.matrix
+    identity = bool(np.all(matrix == matrix[0, 0] * np.eye(len(matrix))))
+    return maxima.h4(t, g, identity), t
+
+
+def _maximum_h6(question: Question) -> tuple[maxima.Problem, float]:
+    radius, _ = question.of_laws()
+    matrix = question.matrix
+    question.need(question.p == 1, "p = 1")
+    question.need(matrix.shape[0] == matrix.shape[1], "queries and keys of one dimension")
+    t = _norm(matrix) * radius**2
+    cap = theta(matrix, radius)
+    return maxima.h6(radius**2 * matrix, cap, radius * question.tilt), t

@@ -1,7 +1,7 @@
 r"""H4 and H6: bounds that are maxima, re-checked by branch and bound.
 
-A claim says that the logarithm of a maximand stays below a level. The maximand is Lipschitz in
-each variable, so a box on whose centre it is low enough is done; others are cut in halves.
+A claim says that the logarithm of a maximand stays below a level. A box on which an upper bound of
+the maximand is low enough is done; others are cut in halves.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-WORK = 2**23
+WORK = 2**22
 """More boxes than this at once are not looked at: then a claim counts as not proved."""
 
 
@@ -20,15 +20,14 @@ class Problem(NamedTuple):
     """A function on a box.
 
     Attributes:
-        function: of points (k, m), one for each of m columns.
-        sides: the box is the product of [0, side].
-        slopes: Lipschitz constants in each variable.
+        above: of boxes, given by their centres (k, m) and half of their sides (k,), an upper bound
+            on each; of sides 0 it is the value.
+        sides: the whole box is the product of [0, side].
         slack: how far, relative, a claim may be above the maximum, by the allowance of its grid.
     """
 
-    function: Callable[[NDArray], NDArray]
+    above: Callable[[NDArray, NDArray], NDArray]
     sides: tuple[float, ...]
-    slopes: tuple[float, ...]
     slack: float
 
 
@@ -36,32 +35,45 @@ def h4(t: float, g: float, identity: bool) -> Problem:
     """The logarithm of H4's maximand, a function of D in [0, 2]; g = R|c|."""
     steep = t + g
 
-    def function(points: NDArray) -> NDArray:
-        (d,) = points
+    def above(centres: NDArray, half: NDArray) -> NDArray:
+        (d,) = centres
         rise = d - d * d
         if not identity:
             rise = np.where(d > 1, d * (2 - d) / 4, np.where(d > 0.5, 0.25, rise))
-        return t * rise + g * d + _tail(1 + steep * d, steep)
+        return t * rise + g * d + _tail(1 + steep * d, steep) + (3 * t + g + 1) * half[0]
 
-    return Problem(function, (2.0,), (3 * t + g + 1,), 1e-4 + 1e-5 * t)
+    return Problem(above, (2.0,), 1e-4 + 1e-5 * t)
 
 
-def h6(t: float, g: float) -> Problem:
-    """The logarithm of H6's maximand for multiples of the identity, of (D, m, φ)."""
+def h6(matrix: NDArray, cap: float, g: float) -> Problem:
+    r"""The logarithm of H6's maximand, of (D, m).
+
+    Args:
+        matrix: $R^2A$.
+        cap: $\theta_R(A, 0)$.
+        g: R|c|.
+    """
+    t = float(np.linalg.svd(matrix, compute_uv=False)[0])
     steep = t + g
+    # any ν gives a bound of <A pi, w>
+    tried = []
+    for nu in [0.0, *(t * 2 ** (k / 4) for k in range(-24, 9))]:
+        apart = np.linalg.svd(matrix - 2 * nu * np.eye(len(matrix)), compute_uv=False)[0]
+        tried.append((nu, float(apart) + 1e-15 * (t + nu)))
 
-    def function(points: NDArray) -> NDArray:
-        d, m, angle = points
-        inner = np.minimum(m * d, (1 - d * d - m * m) / 2)
-        cosine = steep * d * np.cos(angle)
-        ahead, behind = (
-            np.sqrt(np.maximum(1 + 2 * s * cosine + (steep * d) ** 2, 0)) for s in (1, -1)
-        )
-        lean = (t * m + g) / steep if steep > 0 else 0 * m
-        chi = (ahead + behind + lean * (ahead - behind)) / 2
-        return t * inner + g * d + _tail(chi, steep)
+    def above(centres: NDArray, half: NDArray) -> NDArray:
+        low, (d, m) = centres - half[:, None], centres + half[:, None]
+        corner = 1 - low[0] ** 2 - low[1] ** 2
+        rise = np.full(d.shape, cap)
+        for nu, apart in tried:
+            np.minimum(rise, apart * d * m + np.minimum(2 * nu * d * m, nu * corner), out=rise)
+        s, share = steep * d, (t * m + g) / (steep or 1.0)
+        chi = np.sqrt((1 + s**2) * (1 + share**2))
+        chi = np.where(s < share, 1 + s * share, np.where(s * share > 1, s + share, chi))
+        top = rise + g * d + np.minimum(_tail(chi, steep), math.log(1 + 2 * steep))
+        return np.where(low[0] - m <= 1, top, -math.inf)
 
-    return Problem(function, (2.0, 1.0, math.pi / 2), (2 * t + g + 1, 2 * t + 2, 2.0), 6e-3)
+    return Problem(above, (2.0, 1.0), 1e-3 * (1 + steep))
 
 
 def _tail(chi: NDArray, steep: float) -> NDArray:
@@ -74,21 +86,21 @@ def _tail(chi: NDArray, steep: float) -> NDArray:
 
 def stays_below(problem: Problem, level: float) -> tuple[float, bool]:
     """The largest value that was met, and whether all values are at most ``level``."""
-    sides, slopes = np.array(problem.sides), np.array(problem.slopes)
-    counts = np.full(len(sides), 8)
-    half = sides / counts / 2
-    axes = [h * (2 * np.arange(k) + 1) for k, h in zip(counts, half, strict=True)]
+    sides = np.array(problem.sides)
+    half = sides / 16
+    axes = [h * (2 * np.arange(8) + 1) for h in half]
     centres = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")])
     corners = np.array(list(itertools.product((-0.5, 0.5), repeat=len(sides)))).T
-    top = -math.inf
+    top, place = -math.inf, centres[:, 0]
     while True:
-        values = problem.function(centres)
-        top = max(top, float(values.max()))
-        if top > level:
-            return _climbed(problem, centres[:, int(values.argmax())], half, top), False
-        centres = centres[:, values + slopes @ half > level]
-        if centres.shape[1] == 0:
-            return top, True
+        values = problem.above(centres, 0 * half)
+        k = int(values.argmax())
+        if values[k] > top:
+            top, place = float(values[k]), centres[:, k]
+        centres = centres[:, problem.above(centres, half) > level]
+        if top > level or centres.shape[1] == 0:
+            # climbed, so that a report can say by how much a claim fails, or could be lower
+            return _climbed(problem, place, half, top), top <= level
         if centres.shape[1] * corners.shape[1] > WORK:
             return top, False
         half = half / 2
@@ -98,12 +110,12 @@ def stays_below(problem: Problem, level: float) -> tuple[float, bool]:
 
 
 def _climbed(problem: Problem, place: NDArray, half: NDArray, top: float) -> float:
-    """A nearly largest value near a place, so that a report can say by how much a claim fails."""
+    """A nearly largest value near a place."""
     sides = np.array(problem.sides)
     for _ in range(60):
         steps = np.array(list(itertools.product((-1, 0, 1), repeat=len(sides)))).T
         near = np.clip(place[:, None] + half[:, None] * steps, 0, sides[:, None])
-        values = problem.function(near)
+        values = problem.above(near, 0 * half)
         k = int(values.argmax())
         if values[k] > top:
             place, top = near[:, k], float(values[k])

@@ -13,7 +13,8 @@ from measattn.lipschitz.theorems.literature import (
 )
 from measattn.lipschitz.theorems.masks import M1
 from measattn.lipschitz.theorems.memory import B6
-from measattn.lipschitz.theorems.symmetric import H2, H4, H6
+from measattn.lipschitz.theorems.symmetric import H2, H4
+from measattn.lipschitz.theorems.weighted_column import H6
 
 THEOREMS = (
     *(B1, B3, B6, F1, F3, H2, H4, H6, M1),

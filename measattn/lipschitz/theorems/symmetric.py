@@ -1,7 +1,7 @@
 r"""Symmetric, positive semi-definite scores: sharper constants for $W_1$ on balls.
 
-With $t=\kappa R^2$, $\gamma=R|c|$, $\ell'=t+\gamma$ the bound is $\|V\|(t+N)$. Source: H2, H4 and
-H6 of docs/theory-lipschitz.md.
+With $t=\kappa R^2$, $\gamma=R|c|$, $\ell'=t+\gamma$ the bound is $\|V\|(t+N)$. Source: H2 and H4 of
+docs/theory-lipschitz.md.
 """
 
 import math
@@ -25,12 +25,6 @@ from measattn.lipschitz.theorems.base import (
 
 GRID = 2**21
 """The most points of the grid of H4."""
-
-TOLERANCE = 4e-3
-"""What branch and bound leaves open of the logarithm in H6."""
-
-BOXES = 2**22
-"""More boxes than this are not held; then H6 says so, and H4 is near it anyway."""
 
 Answer = tuple[float, tuple[Hypothesis, ...]]
 
@@ -75,16 +69,6 @@ def _h4(case: Case) -> Answer:
     return _rounded(case, t + _maximum_h4(t, tilt, _multiple_of_the_identity(case))), checked
 
 
-def _h6(case: Case) -> Answer:
-    checked = _checked(case)
-    identity = _multiple_of_the_identity(case)
-    checked += (need(identity, "A a multiple of the identity", "another matrix"),)
-    t, tilt = _sizes(case)
-    top = _maximum_h6(t, tilt)
-    checked += (need(math.isfinite(top), "a radius at which the boxes fit", f"t = {t:.3g}"),)
-    return _rounded(case, t + top), checked
-
-
 @lru_cache(maxsize=256)
 def _maximum_h4(t: float, tilt: float, identity: bool) -> float:
     """The maximum over D of H4 from above, by a grid and the Lipschitz constant."""
@@ -110,45 +94,6 @@ def _alpha(distance: NDArray, identity: bool) -> NDArray:
     return np.where(distance <= 0.5, near, far)
 
 
-@lru_cache(maxsize=256)
-def _maximum_h6(t: float, tilt: float) -> float:
-    """The maximum over (D, m, φ) of H6 from above, by branch and bound; infinite if it is too long.
-
-    Boxes whose bound does not exceed the best value found by more than `TOLERANCE` are done.
-    """
-    if t + tilt == 0:
-        return 1.0
-    slopes = np.array([2 * t + tilt + 1, 2 * t + 2, 2.0])
-    counts, sides = np.array([16, 8, 12]), np.array([2.0, 1.0, math.pi / 2])
-    half = sides / counts / 2
-    axes = [(2 * np.arange(k) + 1) * h for k, h in zip(counts, half, strict=True)]
-    boxes = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")])
-    corners = np.stack(np.meshgrid([-0.5, 0.5], [-0.5, 0.5], [-0.5, 0.5])).reshape(3, 1, 8)
-    best = -math.inf
-    while boxes.size:
-        if boxes.shape[1] > BOXES:
-            return math.inf
-        values = _phi(*boxes, t, tilt)
-        best = max(best, float(values.max()))
-        boxes = boxes[:, values + slopes @ half > best + TOLERANCE]
-        half = half / 2
-        boxes = (boxes[:, :, None] + 2 * half[:, None, None] * corners).reshape(3, -1)
-    return power(best + TOLERANCE + 1e-12 * (1 + abs(best)), 1)
-
-
-def _phi(distance: NDArray, m: NDArray, angle: NDArray, t: float, tilt: float) -> NDArray:
-    r"""$\Phi$ of H6 for A = κI, where $\delta$ has been put in."""
-    reach = t + tilt
-    q = np.minimum(m * distance, (1 - distance**2 - m**2) / 2)
-    along, across = reach * distance * np.cos(angle), reach * distance * np.sin(angle)
-    share = (t * m + tilt) / reach
-    ahead, behind = np.hypot(1 + along, across), np.hypot(1 - along, across)
-    chi = (1 + share) / 2 * ahead + (1 - share) / 2 * behind
-    root = np.sqrt(chi * chi + 4 * reach * reach)
-    delta = 2 * reach / (chi + root)
-    return t * q + tilt * distance - delta**2 / 2 + np.log((chi + root) / 2)
-
-
 H2 = Theorem(
     "H2",
     "‖V‖[t + e^(t/4 + 2γ)(1 + 2γ + 2 min(t, √(t + t²/4)))]",
@@ -163,12 +108,4 @@ H4 = Theorem(
     "docs/theory-lipschitz.md, H4",
     True,
     _h4,
-)
-
-H6 = Theorem(
-    "H6",
-    "‖V‖[t + max e^(e(D,m) - δ²/2)(χ + ℓ'δ)]",
-    "docs/theory-lipschitz.md, H6",
-    True,
-    _h6,
 )
