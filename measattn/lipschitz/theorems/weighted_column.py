@@ -2,7 +2,7 @@ r"""Any score $\langle Ax+c,y\rangle$ on a ball, for $W_1$: the weighted column 
 
 The bound is $\|V\|(t+N)$, $\log N$ at most a maximum over two numbers,
 
-$$ \max_{0\le D\le2,\ D-1\le m\le1}\bigl[e(D,m)+\gamma D+\min\{H(\chi(D,m)),\log(1+2\ell')\}\bigr], $$
+$$ \max_{D\le2,\ D-1\le m\le1}\bigl[e(D,m)+\gamma D+\min\{H(\chi(D,m)),\log(1+2\ell')\}\bigr], $$
 
 with $t=\kappa R^2$, $\gamma=R|c|$, $\ell'=t+\gamma$. Source: H3 and H6 of docs/theory-lipschitz.md.
 """
