@@ -69,6 +69,7 @@ from measattn.potential import (
     Relation,
     Rotary,
 )
+from measattn.progress import progress
 
 __all__ = [
     "AbstractDiracKernel",
@@ -130,6 +131,7 @@ __all__ = [
     "pre_norm",
     "pretrained",
     "product",
+    "progress",
     "pushforward",
     "states",
     "transport",

@@ -77,7 +77,7 @@ def fixed_point(
     *,
     solver: Any = None,
     steps: int = 1000,
-    watch: Callable[[int, float], None] | None = None,
+    watch: Callable[[int, int, float], None] | None = None,
 ) -> FixedPoint:
     r"""Iterate a layer from a measure, and say what it converges to, how fast and how surely.
 
@@ -91,7 +91,7 @@ def fixed_point(
         solver: any fixed-point solver of optimistix, such as `Anderson(atol=tol)`; by default
             plain (Picard) iteration, which is the stack itself.
         steps: the most steps.
-        watch: called as ``watch(step, residual)`` on the way.
+        watch: called as ``watch(step, steps, residual)`` on the way, ``measattn.progress`` for a bar.
 
     Raises:
         ValueError: a layer that changes the shape of points, or a tol or steps that are none.
@@ -119,7 +119,7 @@ def fixed_point(
             if run.verdict != "undecided":
                 break
         if watch is not None:
-            watch(len(run.residuals), run.residuals[-1])
+            watch(len(run.residuals), steps, run.residuals[-1])
         if run.verdict == "undecided":
             run = watched(run, clouds, tol)
     last = measure(with_state(mu.points, clouds[-1]), mu.log_weights)
@@ -138,7 +138,7 @@ def equilibrium(
     log_weights: Any = None,
     solver: Any = None,
     steps: int = 1000,
-    watch: Callable[[int, float], None] | None = None,
+    watch: Callable[[int, int, float], None] | None = None,
 ) -> FixedPoint:
     r"""The equilibrium $x_i = u_i + f(\mu, x_i)$ of a layer with input injection.
 
@@ -149,7 +149,7 @@ def equilibrium(
         log_weights: of the atoms.
         solver: by default `Anderson(atol=tol)`.
         steps: the most steps.
-        watch: called as ``watch(step, residual)``.
+        watch: called as ``watch(step, steps, residual)``.
 
     Source: C5 of docs/theory-dynamics.md.
     """

@@ -130,7 +130,7 @@ def iterate(
         bandwidth: of the clusters; 0.05 times the diameter of ``mu`` by default.
         potential: whose interaction energy is observed; that of the layer if it is self-attention.
         tol: of the distances, as for `wasserstein.w1`.
-        watch: called as ``watch(step, steps)`` on the way.
+        watch: called as ``watch(step, steps)`` on the way, ``measattn.progress`` for a bar.
 
     Raises:
         ValueError: a layer that changes the dimension, or steps that is no whole number.

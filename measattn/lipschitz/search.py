@@ -64,7 +64,8 @@ def search(
         size: the number of atoms of the measures that are tried, unless ``atoms`` gives it.
         starts: the least number of random starts, besides the known families.
         steps: steps of each ascent.
-        watch: called as ``watch(step, steps, best)`` ten times on the way.
+        watch: called as ``watch(step, steps, best)`` ten times on the way; `measattn.progress` is a
+            bar.
 
     Raises:
         ValueError: a domain without bound and no radius, an unknown dimension, an impossible
