@@ -91,7 +91,8 @@ def fixed_point(
         solver: any fixed-point solver of optimistix, such as `Anderson(atol=tol)`; by default
             plain (Picard) iteration, which is the stack itself.
         steps: the most steps.
-        watch: called as ``watch(step, steps, residual)`` on the way, ``measattn.progress`` for a bar.
+        watch: called as ``watch(step, steps, residual)`` on the way; ``measattn.progress`` is a
+            bar.
 
     Raises:
         ValueError: a layer that changes the shape of points, or a tol or steps that are none.
