@@ -48,6 +48,27 @@ class Contraction:
         where = f"a ball of radius {self.domain.radius:.4g}"
         return f"contraction by {self.value:.6g} in {metric} on {where} ({self.bound.theorem})"
 
+    def shift(self, change: float | int | np.number) -> float:
+        r"""How far the limit moves if the layer or its inputs change, $\varepsilon/(1-q)$ at most.
+
+        Args:
+            change: ε, an upper bound of $\|F(X)-\tilde F(X)\|_p$ at every cloud X in the ball, in
+                the norm of this proof: $\|u-\tilde u\|_p$ for other inputs, for another layer what
+                `lipschitz.parameters` certifies (for every p).
+
+        Returns:
+            A bound of $\|X^*-\tilde X^*\|_p$, for every limit $\tilde X^*$ of the other layer in the
+            ball, and so of the distance $W_p$ of the two.
+
+        Raises:
+            ValueError: a change that is negative or no number.
+
+        Source: C5 and C7 of docs/theory-dynamics.md.
+        """
+        if not 0 <= change < math.inf:
+            raise ValueError(f"change must be a length of at least 0, got {change!r}")
+        return float(change) / (1 - self.value) * (1 + 1e-12)
+
 
 class NotProved(ValueError):
     """The catalogue does not prove that a layer is a contraction; the message says why."""
