@@ -57,8 +57,8 @@ class Contraction:
                 `lipschitz.parameters` certifies (for every p).
 
         Returns:
-            A bound of $\|X^*-\tilde X^*\|_p$, for every limit $\tilde X^*$ of the other layer in the
-            ball, and so of the distance $W_p$ of the two.
+            A bound of $\|X^*-\tilde X^*\|_p$, for every limit $\tilde X^*$ of the other layer in
+            the ball, and so of the distance $W_p$ of the two.
 
         Raises:
             ValueError: a change that is negative or no number.
