@@ -2,7 +2,7 @@
 
 Atoms move whole. Each result is written to build/local_constants_minilm.jsonl at once, and a run
 goes on where the last one stopped; ``--fresh`` begins anew. ``--large`` takes all 72 heads and 6
-blocks at 128 and 512 tokens, forty minutes or more; without it, the fourth layer at 128. ``--table``
+blocks at 128 and 512 tokens, forty minutes; without it, the fourth layer at 128. ``--table``
 prints what is stored, in Markdown.
 
 Run: ``python benchmarks/local_constants_minilm.py [--large] [--fresh] [--table]``

@@ -11,7 +11,7 @@ from measattn.lipschitz.derivatives.parts import parts
 from measattn.lipschitz.norms.cholesky import cholesky_norm
 from measattn.lipschitz.norms.maximum import maximise
 from measattn.lipschitz.norms.schur import schur
-from measattn.lipschitz.norms.weights import certify
+from measattn.lipschitz.norms.weights import _below, certify
 from tests.lipschitz import dense
 
 pytestmark = pytest.mark.float64
@@ -124,3 +124,36 @@ def test_a_head_on_scores_without_noise_splits_no_better_than_it_should():
     found = local(ma.SelfAttention(ma.DotProduct(0.0)), mu, 1, Split())
     assert found.value == pytest.approx(1.0, rel=1e-9)
     assert 1 <= found.upper <= 1 + 1e-3
+
+
+def test_a_factor_tells_which_eigenvalues_are_below_a_level():
+    rng = np.random.default_rng(0)
+    roots = rng.normal(size=(40, 12, 9)) * 10.0 ** rng.uniform(-5, 5, size=(40, 1, 1))
+    grams = roots.swapaxes(1, 2) @ roots
+    top = np.linalg.eigvalsh(grams)[:, -1]
+    for factor, expected in ((1 - 1e-9, False), (1 + 1e-9, True), (0.0, False), (1e3, True)):
+        assert (_below(grams, factor * top) == expected).all()
+    assert not _below(np.zeros((8, 3, 3)), np.zeros(8)).any()
+    assert not _below(np.full((8, 3, 3), np.nan), np.ones(8)).any()
+
+
+@pytest.mark.parametrize("kind", ["columns", "outputs", "mixed", "block"])
+def test_what_is_enough_closes_the_same_problems_that_eigenvalues_would(kind):
+    _, _, sums = family(3, kind)
+    index = np.arange(N)
+    w = np.random.default_rng(0).random((N + 1, N)) * sums.sizes + 1e-3 * (sums.sizes > 0)
+    exact = certify(sums, index, w)
+    assert exact.open.all()
+    for k in np.argsort(exact.upper):
+        for factor, closed in ((1 - 1e-6, False), (1 + 1e-6, True)):
+            enough = float(exact.upper[k]) * factor
+            found = certify(sums, index, w, enough)
+            assert found.open[k] != closed
+            assert (found.open == (exact.upper > enough)).all()
+            np.testing.assert_allclose(found.upper[found.open], exact.upper[found.open], rtol=1e-9)
+            assert (found.upper[~found.open] == enough).all()
+            np.testing.assert_allclose(
+                np.abs(np.sum(found.directions * exact.directions[found.open], axis=1)),
+                1,
+                rtol=1e-6,
+            )

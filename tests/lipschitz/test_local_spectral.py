@@ -1,12 +1,14 @@
 """The largest singular value from random starts: what the steps that were taken prove."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import measattn as ma
 from measattn.lipschitz import local
-from measattn.lipschitz.derivatives.operator import Operator
+from measattn.lipschitz.derivatives.operator import Operator, _sizes, rounding
 from measattn.lipschitz.derivatives.parts import parts
 from measattn.lipschitz.norms import lanczos as module
 from measattn.lipschitz.norms.chance import excludes, highest, least_share, steps_enough
@@ -194,3 +196,36 @@ def test_layers_of_one_shape_are_compiled_once():
     before = module._extended._cached._cache_size()
     local(dense.head(rng, 8, 8, 8), mu, 2)
     assert module._extended._cached._cache_size() == before > 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_allowance_for_rounding_covers_errors_of_softmax_weights(seed):
+    rng = np.random.default_rng(seed)
+    n, d, error = 9, 4, 1e-5
+    x = (rng.normal(size=(n, d)) + 2 * rng.normal(size=d)) * 10.0 ** rng.uniform(-1, 0.5)
+    weights = rng.dirichlet(np.full(n, 2.0))
+    mu = ma.weighted(x, weights)
+    heads = [dense.head(rng, d, d) for _ in range(2)]
+    layer = ma.layer.post_norm([ma.MultiHead(heads, rng.normal(size=(d, 2 * d)))], [ma.LayerNorm()])
+    derivative = parts(layer, mu)
+    assert derivative.after is not None
+    known, wrong = [], []
+    for head in derivative.heads:
+        p = head.p * (1 + error * np.where(rng.random((n, n)) < 0.5, 1, -1))
+        known.append(head._replace(error=error))
+        wrong.append(head._replace(p=p, means=p @ head.keys))
+    allowed = rounding(replace(derivative, heads=tuple(known)), weights)
+    operators = [Operator(replace(derivative, heads=tuple(h)), weights) for h in (known, wrong)]
+    one, two = (np.asarray(module._formed(operator)) for operator in operators)
+    assert 1e-4 * allowed <= np.linalg.norm(one - two, 2) <= allowed
+
+
+def test_sizes_are_at_least_norms_and_nearer_than_frobenius():
+    matrices = np.random.default_rng(0).normal(size=(20, 30, 40))
+    norms = np.linalg.norm(matrices, 2, axis=(1, 2))
+    sizes = _sizes(matrices, 20)
+    assert (norms <= sizes).all()
+    assert (sizes <= 0.6 * np.linalg.norm(matrices, axis=(1, 2))).all()
+    single = np.outer(np.arange(3.0), np.ones(4))[None]  # of rank one nothing is lost
+    assert _sizes(single, 2) == pytest.approx(np.full(2, np.linalg.norm(single)), rel=1e-8)
+    assert (_sizes(single, 2) >= np.linalg.norm(single)).all()

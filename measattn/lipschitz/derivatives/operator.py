@@ -24,7 +24,7 @@ from measattn.lipschitz.derivatives.blocks import AUTODIFF, steepest
 from measattn.lipschitz.derivatives.parts import Parts
 from measattn.lipschitz.derivatives.rows import Rows, thin
 from measattn.lipschitz.norms.lanczos import AbstractLinearMap
-from measattn.lipschitz.norms.problem import UP
+from measattn.lipschitz.norms.problem import UNIT, UP
 
 
 class Head(NamedTuple):
@@ -87,17 +87,19 @@ class Operator(AbstractLinearMap):
 def rounding(parts: Parts, weights: NDArray) -> float:
     r"""What rounding may add to the norm of the operator: Schur's test with equal vectors.
 
-    The block (i, j) of a head errs by at most $\epsilon P_{ij}|\Psi_i||V||\Phi_j|(1+2\rho|g|)$
-    and, for i = j, by $2\epsilon|\Psi_i||V||A||\Phi_i|\rho^2$ more, ρ the largest distance of a key
-    from their mean.
+    The block (i, j) of a head errs by at most $P_{ij}|\Psi_i||\Phi_j|(1+2\rho|g|)e$ and, for i = j,
+    by $2|\Psi_i||A||\Phi_i|\rho^2e$ more, ρ the largest distance of a key from their mean and
+    $e = 8\epsilon\|V\|+10^{-11}\|V\|_F$, ε the error of softmax weights.
     """
     n, root = len(weights), np.sqrt(weights)
     after, before = (_sizes(a, n) for a in (parts.after, parts.before))
     rows, columns = np.zeros(n), np.zeros(n)
-    own = AUTODIFF * _sizes(parts.past, n) if parts.past is not None else np.zeros(n)
+    own = np.zeros(n)
+    if parts.past is not None:
+        own = np.broadcast_to(AUTODIFF * np.linalg.norm(parts.past, axis=(1, 2)) * UP, n)
     for head in parts.heads:
-        size = (8 * head.error + AUTODIFF) * np.linalg.norm(head.value)
-        own += 2 * size * np.linalg.norm(head.matrix) * head.reach**2 * after * before
+        size = 8 * head.error * _norm(head.value) + AUTODIFF * np.linalg.norm(head.value)
+        own = own + 2 * size * _norm(head.matrix) * head.reach**2 * after * before
         if head.own:
             size *= 1 + 2 * head.reach * steepest(head)
             rows += size * root * after * (head.p @ (before / root))
@@ -105,11 +107,22 @@ def rounding(parts: Parts, weights: NDArray) -> float:
     return math.sqrt(float((rows + own).max()) * float((columns + own).max())) * UP
 
 
+def _norm(matrix: NDArray) -> float:
+    return float(np.linalg.norm(matrix, 2)) * UP
+
+
 def _sizes(matrices: NDArray | None, n: int) -> NDArray:
-    """At least the norms of matrices (n,); 1 where there is none."""
+    r"""At least the norms of matrices (n,), $\|M^\top M\|_F^{1/2}$; 1 where there is none.
+
+    That is the fourth root of the sum of the fourth powers of the singular values: nearer to the
+    largest than the Frobenius norm, and one product instead of eigenvalues.
+    """
     if matrices is None:
         return np.ones(n)
-    return np.broadcast_to(np.linalg.norm(matrices, axis=(1, 2)) * UP, n)
+    with jax.enable_x64(True):
+        grams = np.asarray(jnp.matmul(matrices.swapaxes(1, 2), matrices))
+    lost = 8 * UNIT * (matrices.shape[1] + 4) * np.sum(matrices**2, axis=(1, 2))
+    return np.broadcast_to(np.sqrt(np.linalg.norm(grams, axis=(1, 2)) + lost) * UP, n)
 
 
 def _head(rows: Rows) -> Head:

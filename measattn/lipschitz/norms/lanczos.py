@@ -28,7 +28,7 @@ DENSE = 1024
 ROWS = 8
 """A vector is made orthogonal to so many others at a time."""
 
-FIRST = 64
+FIRST = 32
 """For so many steps there is room at the beginning; more is made when needed."""
 
 

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from measattn.lipschitz.norms.problem import UP, AbstractSums, unit
 from measattn.lipschitz.norms.weights import certify, floored, improve
 
+NEAR = 1e-6
+"""What is certified to be no further above the best value than this is left alone."""
+
 POLISH = 40
 """Last steps of the power method, for the best problem alone."""
 
@@ -108,10 +111,12 @@ class _State:
         if not len(index):
             return
         w = floored(self.sums.norms(index, self.u[index]), self.sums.sizes[:, index])
-        found = certify(self.sums, index, w)
+        # which problems are below the best one is decided without their eigenvalues
+        found = certify(self.sums, index, w, self.values.max() * (1 + NEAR))
         self.upper[index] = np.minimum(self.upper[index], found.upper)
         # a direction that the certificate points at is a start worth trying
-        self._keep(index, *self.sums.ascend(index, found.directions, 2))
+        if found.open.any():
+            self._keep(index[found.open], *self.sums.ascend(index[found.open], found.directions, 2))
 
     def refine(self, refinements: int) -> int:
         """Restart, then improve weights, where upper bounds are worst; how often it was of use."""
