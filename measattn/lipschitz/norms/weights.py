@@ -95,7 +95,7 @@ def _below(matrices: NDArray, level: NDArray) -> NDArray:
 @jax.jit
 def _pivots(matrices: Array, level: Array) -> Array:
     """The diagonals of the factors of level - S; NaN where there is none."""
-    shifted = level[:, None, None] * jnp.eye(matrices.shape[1]) - matrices
+    shifted = level[:, None, None] * jnp.eye(matrices.shape[1])[None] - matrices
     factor = jax.lax.linalg.cholesky(shifted, symmetrize_input=False)
     return jnp.diagonal(factor, axis1=1, axis2=2)
 
