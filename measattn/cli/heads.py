@@ -129,8 +129,8 @@ def answer(asked: Asked) -> Found:
         norms = _norms(attention, law.dimension)
     except UnreadableLayer as refusal:
         raise ValueError(
-            f"layer {asked.layer} of {model.name} cannot be certified, {refusal}: name a checkpoint "
-            "of the BERT or GPT-2 family"
+            f"layer {asked.layer} of {model.name} cannot be certified, {refusal}: name a "
+            "checkpoint of the BERT or GPT-2 family"
         ) from None
     with _shown(len(heads) + asked.block) as done:
         for k in heads:

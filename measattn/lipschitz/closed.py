@@ -14,7 +14,7 @@ from measattn.lipschitz.forms import Form
 from measattn.lipschitz.moves import Moves, Split, Whole
 from measattn.lipschitz.norms.lanczos import spectral_norm
 from measattn.lipschitz.norms.maximum import maximise
-from measattn.lipschitz.norms.problem import UP
+from measattn.lipschitz.norms.problem import UNIT, UP
 from measattn.lipschitz.norms.schur import schur
 from measattn.lipschitz.results import LocalConstant, Move, metric_name
 from measattn.measure import EmpiricalMeasure
@@ -110,13 +110,16 @@ def anywhere_bound(
         if not head.own:
             continue
         middle = -head.centre if domain.centre is None else domain.centre - head.centre
-        steepest = np.linalg.norm(head.slopes, axis=1)
-        raised = np.abs(head.slopes) @ np.abs(middle) + steepest * radius + np.abs(head.normaliser)
+        # where the summands of a slope cancel, what is left is as uncertain as they are
+        unsure = 4 * UNIT * (len(middle) + 8)
+        steepest = np.linalg.norm(head.slopes, axis=1) + unsure * head.slope
+        raised = head.slope * (np.linalg.norm(middle) + radius) + np.abs(head.normaliser)
         highest = head.slopes @ middle + steepest * radius - head.normaliser
         if head.tilts is not None:  # the Gaussian factor of the key is at most 1
             precision = head.matrix[0, 0]
             steepest = np.linalg.norm(head.slopes - precision * middle, axis=1)
-            steepest = steepest + precision * radius
+            away = float(np.linalg.norm(middle))
+            steepest = steepest + unsure * (head.slope + precision * away) + precision * radius
         lever = 1 + (np.linalg.norm(middle - head.means, axis=1) + radius) * steepest
         with np.errstate(over="ignore"):
             # what the rounding of the exponent may be
