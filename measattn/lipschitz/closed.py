@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from measattn.lipschitz.derivatives.blocks import block_norms
 from measattn.lipschitz.derivatives.families import columns, outputs
@@ -33,12 +34,14 @@ def sums(
     tol: float | int,
 ) -> LocalConstant:
     """For p = 1 and infinity: the largest of many sums of norms."""
-    blocks = block_norms(derivative)
-    if math.isinf(p):
-        family = outputs(derivative, blocks)
-    else:
-        family = columns(derivative, weights, blocks, isinstance(moves, Split))
-    best = maximise(family, tol)
+    # between small factorisations by LAPACK, whose idle threads spin, XLA has its own threads work
+    with threadpool_limits(limits=1, user_api="blas"):
+        blocks = block_norms(derivative)
+        if math.isinf(p):
+            family = outputs(derivative, blocks)
+        else:
+            family = columns(derivative, weights, blocks, isinstance(moves, Split))
+        best = maximise(family, tol)
     x = np.asarray(state(mu.points))
     return LocalConstant(
         value=max(best.value - float(family.slack[best.problem]), 0.0),

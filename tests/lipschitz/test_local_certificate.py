@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import measattn as ma
-from measattn.lipschitz import Split, local
+from measattn.lipschitz import Split, closed, local
 from measattn.lipschitz.derivatives.blocks import block_norms
 from measattn.lipschitz.derivatives.families import columns, outputs
 from measattn.lipschitz.derivatives.parts import parts
@@ -124,3 +125,22 @@ def test_a_head_on_scores_without_noise_splits_no_better_than_it_should():
     found = local(ma.SelfAttention(ma.DotProduct(0.0)), mu, 1, Split())
     assert found.value == pytest.approx(1.0, rel=1e-9)
     assert 1 <= found.upper <= 1 + 1e-3
+
+
+def test_blas_has_one_thread_while_sums_are_certified_and_its_own_again_after(monkeypatch):
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen, inner = [], closed.maximise
+
+    def watched(family, tol):
+        seen.append(threads())
+        return inner(family, tol)
+
+    monkeypatch.setattr(closed, "maximise", watched)
+    mu = ma.EmpiricalMeasure(np.random.default_rng(0).normal(size=(3, 2)))
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        local(ma.SelfAttention(ma.DotProduct(1.0)), mu)
+        assert seen == [{1}]
+        assert threads() == before
