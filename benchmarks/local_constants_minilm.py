@@ -11,7 +11,6 @@ Run: ``python benchmarks/local_constants_minilm.py [--large] [--fresh] [--table]
 import argparse
 import json
 import math
-import os
 import statistics
 import sys
 import time
@@ -190,10 +189,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if "OPENBLAS_NUM_THREADS" not in os.environ:
-        # many small factorisations: threads of LAPACK and of XLA in each other's way take ten
-        # times as long; the number is read when NumPy is imported, so begin again
-        os.environ["OPENBLAS_NUM_THREADS"] = "1"
-        os.execv(sys.executable, [sys.executable, *sys.argv])
     jax.config.update("jax_enable_x64", True)
     sys.exit(main())

@@ -101,6 +101,7 @@ def answer(asked: Asked) -> Found:
 
     from measattn import pretrained
     from measattn.lipschitz import local
+    from measattn.lipschitz.forms import UnreadableLayer
 
     began = time.perf_counter()
     _check(asked)
@@ -124,7 +125,13 @@ def answer(asked: Asked) -> Found:
     if wrong:
         raise ValueError(f"--head must be from 0 to {attention.count - 1}, got {wrong[0]}")
     found = Found(model.name, asked.layer, law.size, len(ids), asked.p)
-    norms = _norms(attention, law.dimension)
+    try:
+        norms = _norms(attention, law.dimension)
+    except UnreadableLayer as refusal:
+        raise ValueError(
+            f"layer {asked.layer} of {model.name} cannot be certified, {refusal}: name a "
+            "checkpoint of the BERT or GPT-2 family"
+        ) from None
     with _shown(len(heads) + asked.block) as done:
         for k in heads:
             start = time.perf_counter()

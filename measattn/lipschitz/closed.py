@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from measattn.lipschitz.derivatives.blocks import block_norms
 from measattn.lipschitz.derivatives.families import columns, outputs
@@ -14,7 +15,7 @@ from measattn.lipschitz.forms import Form
 from measattn.lipschitz.moves import Moves, Split, Whole
 from measattn.lipschitz.norms.lanczos import spectral_norm
 from measattn.lipschitz.norms.maximum import maximise
-from measattn.lipschitz.norms.problem import UP
+from measattn.lipschitz.norms.problem import UNIT, UP
 from measattn.lipschitz.norms.schur import schur
 from measattn.lipschitz.results import LocalConstant, Move, metric_name
 from measattn.measure import EmpiricalMeasure
@@ -33,12 +34,14 @@ def sums(
     tol: float | int,
 ) -> LocalConstant:
     """For p = 1 and infinity: the largest of many sums of norms."""
-    blocks = block_norms(derivative)
-    if math.isinf(p):
-        family = outputs(derivative, blocks)
-    else:
-        family = columns(derivative, weights, blocks, isinstance(moves, Split))
-    best = maximise(family, tol)
+    # between small factorisations by LAPACK, whose idle threads spin, XLA has its own threads work
+    with threadpool_limits(limits=1, user_api="blas"):
+        blocks = block_norms(derivative)
+        if math.isinf(p):
+            family = outputs(derivative, blocks)
+        else:
+            family = columns(derivative, weights, blocks, isinstance(moves, Split))
+        best = maximise(family, tol)
     x = np.asarray(state(mu.points))
     return LocalConstant(
         value=max(best.value - float(family.slack[best.problem]), 0.0),
@@ -110,13 +113,16 @@ def anywhere_bound(
         if not head.own:
             continue
         middle = -head.centre if domain.centre is None else domain.centre - head.centre
-        steepest = np.linalg.norm(head.slopes, axis=1)
-        raised = np.abs(head.slopes) @ np.abs(middle) + steepest * radius + np.abs(head.normaliser)
+        # where the summands of a slope cancel, what is left is as uncertain as they are
+        unsure = 4 * UNIT * (len(middle) + 8)
+        steepest = np.linalg.norm(head.slopes, axis=1) + unsure * head.slope
+        raised = head.slope * (np.linalg.norm(middle) + radius) + np.abs(head.normaliser)
         highest = head.slopes @ middle + steepest * radius - head.normaliser
         if head.tilts is not None:  # the Gaussian factor of the key is at most 1
             precision = head.matrix[0, 0]
             steepest = np.linalg.norm(head.slopes - precision * middle, axis=1)
-            steepest = steepest + precision * radius
+            away = float(np.linalg.norm(middle))
+            steepest = steepest + unsure * (head.slope + precision * away) + precision * radius
         lever = 1 + (np.linalg.norm(middle - head.means, axis=1) + radius) * steepest
         with np.errstate(over="ignore"):
             # what the rounding of the exponent may be

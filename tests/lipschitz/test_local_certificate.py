@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import measattn as ma
-from measattn.lipschitz import Split, local
+from measattn.lipschitz import Split, closed, local
 from measattn.lipschitz.derivatives.blocks import block_norms
 from measattn.lipschitz.derivatives.families import columns, outputs
 from measattn.lipschitz.derivatives.parts import parts
+from measattn.lipschitz.norms import weights as module
 from measattn.lipschitz.norms.cholesky import cholesky_norm
 from measattn.lipschitz.norms.maximum import maximise
 from measattn.lipschitz.norms.schur import schur
@@ -36,21 +38,21 @@ def family(seed, kind="columns", scale=1.0):
     return layer, mu, columns(derivative, np.full(N, 1 / N), blocks, False)
 
 
-def terms(layer, mu, kind, problem):
-    j = dense.jacobian(layer, mu)
+def terms(j, kind, problem):
     return j[problem].transpose(1, 2, 0) if kind == "outputs" else j[:, :, problem]
 
 
 @pytest.mark.parametrize("kind", ["columns", "outputs", "mixed", "block"])
 def test_any_weights_give_an_upper_bound_and_the_one_of_the_formula(kind):
     layer, mu, sums = family(0, kind)
-    rng = np.random.default_rng(1)
+    rng, j = np.random.default_rng(1), dense.jacobian(layer, mu)
+    truths = [dense.largest_sum(terms(j, kind, k)) for k in range(N)]
     for _ in range(5):
         w = rng.random((N + 1, N)) * sums.sizes + 1e-3 * (sums.sizes > 0)
         found = certify(sums, np.arange(N), w).upper
         for k in range(N):
-            n = terms(layer, mu, kind, k)
-            assert dense.largest_sum(n) <= found[k]
+            n = terms(j, kind, k)
+            assert truths[k] <= found[k]
             # the own block is the last term here, not the k-th
             v = np.where(np.arange(N) == k, w[-1, k], w[:-1, k])
             gram = np.einsum("mvd,mve,m->de", n, n, 1 / v)
@@ -62,7 +64,7 @@ def test_any_weights_give_an_upper_bound_and_the_one_of_the_formula(kind):
 def test_a_certificate_with_a_forged_eigenvalue_or_a_lost_weight_is_caught(kind):
     layer, mu, sums = family(2, kind)
     best = maximise(sums)
-    n = terms(layer, mu, kind, best.problem)
+    n = terms(dense.jacobian(layer, mu), kind, best.problem)
     truth = dense.largest_sum(n)
     assert truth <= best.upper
     assert truth > best.upper * np.sqrt(0.98)  # the eigenvalue lowered by two per cent
@@ -138,7 +140,8 @@ def test_a_factor_tells_which_eigenvalues_are_below_a_level():
 
 
 @pytest.mark.parametrize("kind", ["columns", "outputs", "mixed", "block"])
-def test_what_is_enough_closes_the_same_problems_that_eigenvalues_would(kind):
+def test_what_is_enough_closes_the_same_problems_that_eigenvalues_would(kind, monkeypatch):
+    monkeypatch.setattr(module, "MANY", 1)
     _, _, sums = family(3, kind)
     index = np.arange(N)
     w = np.random.default_rng(0).random((N + 1, N)) * sums.sizes + 1e-3 * (sums.sizes > 0)
@@ -157,3 +160,22 @@ def test_what_is_enough_closes_the_same_problems_that_eigenvalues_would(kind):
                 1,
                 rtol=1e-6,
             )
+
+
+def test_blas_has_one_thread_while_sums_are_certified_and_its_own_again_after(monkeypatch):
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen, inner = [], closed.maximise
+
+    def watched(family, tol):
+        seen.append(threads())
+        return inner(family, tol)
+
+    monkeypatch.setattr(closed, "maximise", watched)
+    mu = ma.EmpiricalMeasure(np.random.default_rng(0).normal(size=(3, 2)))
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        local(ma.SelfAttention(ma.DotProduct(1.0)), mu)
+        assert seen == [{1}]
+        assert threads() == before
