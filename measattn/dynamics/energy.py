@@ -17,7 +17,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
 from measattn.dynamics.sinkhorn import scalings
 from measattn.gibbs import log_normalisers
@@ -49,7 +49,7 @@ def interaction_energy(potential: Any, mu: EmpiricalMeasure) -> Float[Array, ""]
 
 
 def sinkhorn_energy(
-    potential: Any, mu: EmpiricalMeasure, *, tol: Any = None, rounds: int = 200
+    potential: Any, mu: EmpiricalMeasure, *, tol: Any = None, rounds: ScalarLike = 200
 ) -> Float[Array, ""]:
     r"""The energy $\max_\pi\int a\,d\pi - KL(\pi|\mu\otimes\mu) = -\int(f+g)\,d\mu$.
 

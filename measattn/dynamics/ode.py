@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from measattn.checks import traced
+from measattn.checks import traced, whole
 
 ARRIVED = "the end was reached, each step within the tolerance"
 OUT_OF_STEPS = "the steps ran out"
@@ -75,9 +75,7 @@ def grid(time: Any, save: Any, dtype: Any) -> np.ndarray:
     if not (np.ndim(time) == 0 and 0 < float(time) < np.inf):
         raise ValueError(f"time must be positive and finite, got {time}")
     if np.ndim(save) == 0:
-        if int(save) != save or save < 2:
-            raise ValueError(f"save must be at least 2 times, the start and the end, got {save}")
-        times = np.linspace(0, float(time), int(save))
+        times = np.linspace(0, time, whole("save", save, 2))  # the start and the end
     else:
         times = np.asarray(save, np.float64)
     steps = np.diff(times.astype(jnp.dtype(dtype)).astype(np.float64))

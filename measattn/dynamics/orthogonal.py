@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
+from measattn.checks import whole
+
 TOLERANCE = 1e-13
 
 
@@ -39,8 +41,7 @@ def orthogonal_start(n: Any, beta: Any, times: Any, *, normalised: bool = True) 
 
     Source: O1 in docs/theory-dynamics.md.
     """
-    if not (int(n) == n and n >= 2):
-        raise ValueError(f"n must be a whole number of tokens, at least 2, got {n}")
+    n = whole("n", n, 2)
     beta = float(beta)
     if not np.isfinite(beta):
         raise ValueError(f"beta must be finite, got {beta}")

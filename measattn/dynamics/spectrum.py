@@ -18,6 +18,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
+from measattn.checks import whole
 from measattn.dynamics.steps import check_layer
 from measattn.kernel import moved
 from measattn.measure import EmpiricalMeasure, measure
@@ -72,8 +73,7 @@ def spectrum(layer: Any, mu: EmpiricalMeasure, count: int = 6, *, seed: int = 0)
     check_layer(layer, mu)
     shape = state(mu.points).shape
     size = int(np.prod(shape))
-    if isinstance(count, bool) or int(count) != count or not 1 <= count <= size:
-        raise ValueError(f"count must be a whole number from 1 to n·d = {size}, got {count!r}")
+    count, seed = whole("count", count, 1, size), whole("seed", seed)
 
     def push(vector: NDArray) -> NDArray:
         out = np.asarray(_push(layer, mu, jnp.asarray(vector.reshape(shape), mu.dtype)))

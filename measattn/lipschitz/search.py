@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
+from measattn.checks import whole
 from measattn.kernel import moved
 from measattn.lipschitz.ascent import Game, Place, climb
 from measattn.lipschitz.domains import AbstractDomain, Ball, Everywhere
@@ -76,7 +77,7 @@ def search(
     p = _order(p)
     if atoms is None and isinstance(domain, Everywhere):
         atoms = domain.atoms
-    size = _count("size", size if atoms is None else atoms)
+    size = whole("size", size if atoms is None else atoms, 1, LARGEST)
     dimension = common_dimension(layer, domain, dimension)
     region = _region(domain, radius)
     centre = np.zeros(dimension) if region.centre is None else np.asarray(region.centre)
@@ -144,7 +145,7 @@ def _starts(
     known = families(about, radius, len(centre), LIGHTEST)
     known = [start for start in known if len(start.points) <= size]
     # rounded up, so that layers with more or fewer families share one compiled ascent
-    count = _count("starts", count)
+    count = whole("starts", count)
     count += -(len(known) + count) % BATCH
     bad = known + scattered(count, size, radius, len(centre), LIGHTEST, rng)
     fit = equalised if equal else filled
@@ -188,13 +189,6 @@ def _order(p: float | int) -> float:
     if not isinstance(p, (int, float)) or not p >= 1:
         raise ValueError(f"p must be a number of at least 1, or infinity, got {p!r}")
     return float(p)
-
-
-def _count(name: str, value: Any) -> int:
-    least = 0 if name == "starts" else 1
-    if int(value) != value or value < least or (name == "size" and value > LARGEST):
-        raise ValueError(f"{name} must be a whole number from {least} to {LARGEST}, got {value!r}")
-    return int(value)
 
 
 def _form(layer: Any, dimension: int) -> Form | None:
