@@ -151,6 +151,28 @@ def positive(name: str, value: Any, example: str = "1e-9") -> float:
     return known
 
 
+def metric_order(p: Any) -> float:
+    """The order p of a metric on measures, at least 1; infinity is one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    known = host_number(p)
+    if known is None or not known >= 1:
+        raise ValueError(f"p must be a number of at least 1, or infinity, got {p!r}")
+    return known
+
+
+def callback(name: str, value: Any, of: str) -> None:
+    """Refuse what cannot be called on the way; None stands for no one who watches.
+
+    Raises:
+        ValueError: it is no function; ``of`` says of what it should be one.
+    """
+    if not (value is None or callable(value)):
+        raise ValueError(f"{name} must be a function of {of}, such as print, got {value!r}")
+
+
 def number(name: str, value: Any, *, positive: bool = False) -> Float[Array, ""]:
     """A number that users vary, as an array: a static one would recompile for every value.
 

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ScalarLike
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
@@ -54,7 +54,9 @@ class Spectrum:
         )
 
 
-def spectrum(layer: Any, mu: EmpiricalMeasure, count: int = 6, *, seed: int = 0) -> Spectrum:
+def spectrum(
+    layer: Any, mu: EmpiricalMeasure, count: ScalarLike = 6, *, seed: ScalarLike = 0
+) -> Spectrum:
     r"""The leading eigenvalues of the derivative of a layer in its atoms.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from measattn.checks import whole
+from measattn.checks import metric_order, whole
 from measattn.kernel import moved
 from measattn.lipschitz.ascent import Game, Place, climb
 from measattn.lipschitz.domains import AbstractDomain, Ball, Everywhere
@@ -74,7 +74,7 @@ def search(
     Source: G1 and G2 of docs/theory-lipschitz.md, by which the supremum of the local constants is
         the global one.
     """
-    p = _order(p)
+    p = metric_order(p)
     if atoms is None and isinstance(domain, Everywhere):
         atoms = domain.atoms
     size = whole("size", size if atoms is None else atoms, 1, LARGEST)
@@ -183,12 +183,6 @@ def _region(domain: AbstractDomain, radius: float | None) -> AbstractDomain:
     if radius is None:
         raise ValueError(f"{domain} has no bound: say how far the search may look, with radius=...")
     return Ball(radius)
-
-
-def _order(p: float | int) -> float:
-    if not isinstance(p, (int, float)) or not p >= 1:
-        raise ValueError(f"p must be a number of at least 1, or infinity, got {p!r}")
-    return float(p)
 
 
 def _form(layer: Any, dimension: int) -> Form | None:
