@@ -21,12 +21,13 @@ from jaxtyping import Array, Float
 from measattn.checks import host_number
 from measattn.dynamics.fields import directions
 from measattn.dynamics.orthogonal import approach_to_one
-from measattn.measure import EmpiricalMeasure
+from measattn.measure import EmpiricalMeasure, need_measure
 from measattn.points import state
 
 
 def least_cosine(mu: EmpiricalMeasure) -> Float[Array, ""]:
     """The least cosine of the angle between two atoms that have mass."""
+    need_measure("mu", mu)
     u, _ = directions(state(mu.points))
     massive = mu.log_weights > -jnp.inf
     cosines = jnp.matmul(u, u.T, precision="highest")

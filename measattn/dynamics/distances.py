@@ -59,13 +59,16 @@ class Chain:
         """The solution before, where a start pays.
 
         Where atoms move less than their spacing no arcs are searched for, and a start costs more.
-        A problem solved cold says so; of one solved warm only a cold try now and then can tell.
+        A problem solved cold says so; one solved warm may have been such if it needed few rounds
+        and sent each atom to its own image, and a cold try, ever more rarely, tells.
         """
         if self._last is None or not self._last.trace:
             self._warm, self._wait = 0, 1
             return None
         self._warm += 1
-        if self._warm > self._wait and len(self._last.trace) <= FEW:
+        rows, cols, _ = self._last.plan
+        short = len(self._last.trace) <= FEW and np.array_equal(rows, cols)
+        if short and self._warm > self._wait:
             self._warm, self._wait = 0, min(2 * self._wait, PATIENCE)
             return None
         return self._last

@@ -99,8 +99,14 @@ def spectrum(
     order = np.argsort(-np.abs(values), kind="stable")[:count]
     values, vectors = values[order], vectors[:, order].T
     images = np.stack([push(v.real) + 1j * push(v.imag) for v in vectors])
-    residuals = np.linalg.norm(images - values[:, None] * vectors, axis=1)
+    residuals = _lengths(images - values[:, None] * vectors)
     return Spectrum(values, residuals, vectors.reshape(-1, *shape))
+
+
+def _lengths(rows: NDArray) -> NDArray:
+    """The norms of rows, finite also where their squares are not."""
+    largest = np.abs(rows).max(axis=1)
+    return largest * np.linalg.norm(rows / np.where(largest > 0, largest, 1)[:, None], axis=1)
 
 
 class _Jacobian(LinearOperator):

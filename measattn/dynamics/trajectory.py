@@ -252,7 +252,7 @@ class _Records:
         ):
             if wide:
                 listed = ", ".join(map(str, wide[:SHOWN])) + ", ..." * (len(wide) > SHOWN)
-                told += f" {kind} {listed} are known only within their wider brackets."
+                told += f" {kind} {listed} have wider brackets than tol asks for."
         return told
 
     def add(self, step: int, before: EmpiricalMeasure, after: EmpiricalMeasure) -> None:

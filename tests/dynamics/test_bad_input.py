@@ -210,6 +210,11 @@ def test_bounds_of_huge_clouds_are_infinite_or_finite_and_no_error():
     assert dyn.rank_one_bound([LAYER], [1e200], dimension=3) <= 2 * (1 + 1e-9)
 
 
+def test_the_spectrum_of_a_huge_derivative_has_finite_residuals():
+    huge = dyn.spectrum(ma.SelfAttention(ma.DotProduct(), 1e200 * np.eye(3)), MU)
+    assert np.all(huge.residuals <= 1e-10 * huge.radius)
+
+
 def test_states_that_are_not_finite_end_an_iteration_at_the_last_good_ones():
     growing = ma.SelfAttention(ma.DotProduct(1.0), 1e60 * np.eye(3))
     for solver in (None, dyn.Anderson()):
@@ -277,6 +282,16 @@ for make, words in (
     (lambda: dyn.orthogonal_start(4, "a", 1.0), "beta must be a finite number"),
     (lambda: dyn.orthogonal_start(4, 1.0, "a"), "times must be real numbers"),
     (lambda: dyn.clustering_rate("a", 1.0), "cosine, beta and least_weight must be numbers"),
+    *(
+        (lambda use=use: use(cloud), measure)
+        for use in (
+            dyn.radius, dyn.diameter, dyn.mean_cosine, dyn.effective_rank, dyn.least_cosine,
+            lambda mu: dyn.clusters(mu, 1.0),
+            lambda mu: dyn.interaction_energy(ma.DotProduct(), mu),
+            lambda mu: dyn.sinkhorn_energy(ma.DotProduct(), mu),
+        )
+    ),
+    (lambda: dyn.sinkhorn_energy(ma.DotProduct(), mu, rounds="a"), "rounds must be a whole number"),
     (lambda: dyn.Anderson(memory="a"), "memory must be a whole number"),
 ):
     try:
