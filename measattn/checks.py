@@ -113,6 +113,66 @@ def host_number(value: Any) -> float | None:
         return math.inf if abs(value) == value else -math.inf
 
 
+def whole(name: str, value: Any, least: int = 0, most: int | None = None) -> int:
+    """A count or a number of something, as an int; NumPy and JAX scalars and 3.0 are 3.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        least: the least number allowed.
+        most: the largest; none by default.
+
+    Raises:
+        ValueError: a fraction, NaN, a boolean, a traced value, what is no number, or out of range.
+    """
+    known = host_number(value)
+    if known is not None and known.is_integer():
+        count = int(value)  # not of the float, which may have rounded it
+        if count >= least and (most is None or count <= most):
+            return count
+    span = f"of at least {least}" if most is None else f"from {least} to {most}"
+    hint = "; under jit it has to be known: name it in static_argnames" if traced(value) else ""
+    raise ValueError(f"{name} must be a whole number {span}, got {value!r}{hint}")
+
+
+def positive(name: str, value: Any, example: str = "1e-9") -> float:
+    """A positive and finite number that is known while Python runs, as a float.
+
+    Raises:
+        ValueError: it is none; the message shows the example.
+    """
+    known = host_number(value)
+    if known is None or not 0 < known < math.inf:
+        hint = "; it is used on the host: call this outside jit, grad and vmap"
+        raise ValueError(
+            f"{name} must be positive and finite, such as {example}, got {value!r}"
+            f"{hint * traced(value)}"
+        )
+    return known
+
+
+def metric_order(p: Any) -> float:
+    """The order p of a metric on measures, at least 1; infinity is one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    known = host_number(p)
+    if known is None or not known >= 1:
+        raise ValueError(f"p must be a number of at least 1, or infinity, got {p!r}")
+    return known
+
+
+def callback(name: str, value: Any, of: str) -> None:
+    """Refuse what cannot be called on the way; None stands for no one who watches.
+
+    Raises:
+        ValueError: it is no function; ``of`` says of what it should be one.
+    """
+    if not (value is None or callable(value)):
+        raise ValueError(f"{name} must be a function of {of}, such as print, got {value!r}")
+
+
 def number(name: str, value: Any, *, positive: bool = False) -> Float[Array, ""]:
     """A number that users vary, as an array: a static one would recompile for every value.
 

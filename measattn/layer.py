@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from measattn.checks import ensure, float_array, number
+from measattn.checks import ensure, float_array, number, whole
 from measattn.kernel import (
     AbstractDiracKernel,
     AbstractNonlinearKernel,
@@ -226,9 +226,7 @@ class WeightShared(AbstractNonlinearKernel):
     depth: int = eqx.field(static=True)
 
     def __init__(self, layer: Layer, depth: Any):
-        if depth < 0 or int(depth) != depth:
-            raise ValueError(f"depth must be a whole number of layers, got {depth}")
-        self.layer, self.depth = layer, int(depth)
+        self.layer, self.depth = layer, whole("depth", depth)
 
     def push(self, mu: EmpiricalMeasure, block: PyTree | None = None) -> PyTree:
         def step(carry: tuple, _: None) -> tuple[tuple, None]:

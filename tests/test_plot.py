@@ -250,6 +250,13 @@ def test_the_drawn_bracket_falls_and_ends_within_what_was_asked_for():
             lambda: solved(lambda s, *_: plot.bracket(s), cloud(), cloud(seed=1), None),
             "ColumnGeneration",
         ),
+        *(
+            (
+                lambda tol=tol: plot.bracket(closing(), tol=tol),
+                f"tol must be positive and finite, such as 1e-9, got {tol}",
+            )
+            for tol in (-1.0, 0.0, np.nan, np.inf)
+        ),
         (
             lambda: solved(
                 lambda s, *_: plot.transport(s, cloud(), cloud(seed=2)),

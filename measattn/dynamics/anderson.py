@@ -9,6 +9,7 @@ Source: Anderson, *J. ACM* 12 (1965) 547-560; in the form of Walker & Ni, *SIAM 
 (2011) 1715-1735, with the least-squares problem in differences.
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -17,6 +18,8 @@ import jax.numpy as jnp
 import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
+
+from measattn.checks import host_number, traced, whole
 
 RIDGE = 1e-13
 """Added to the Gram matrix of differences, in parts of its diagonal."""
@@ -55,9 +58,16 @@ class Anderson(optx.AbstractFixedPointSolver):
 
     rtol: float = 0.0
     atol: float = 1e-10
-    memory: int = 5
+    memory: int = eqx.field(default=5, converter=lambda m: whole("memory", m, 1))
     mixing: float = 1.0
     norm: Any = optx.max_norm
+
+    def __check_init__(self):
+        for name in ("rtol", "atol", "mixing"):
+            value = getattr(self, name)
+            known = host_number(value)
+            if not traced(value) and (known is None or not 0 <= known < math.inf):
+                raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags) -> AndersonState:
         """An empty memory."""

@@ -20,15 +20,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import ScalarLike
 from numpy.typing import NDArray
 
+from measattn.checks import host_array, host_number, whole
 from measattn.lipschitz.forms import Dot, Form, Head, form
 
 UP = 1 + 1e-10
 """Norms of float64 are inflated by this factor."""
 
 
-def diameter_bound(layer: Any, diameter: float, steps: int, *, dimension: int) -> NDArray:
+def diameter_bound(
+    layer: Any, diameter: ScalarLike, steps: ScalarLike, *, dimension: ScalarLike
+) -> NDArray:
     r"""Certified upper bounds of the diameters $D_0, D_1, \dots, D_T$ of a weight-shared stack.
 
     Args:
@@ -39,21 +43,22 @@ def diameter_bound(layer: Any, diameter: float, steps: int, *, dimension: int) -
         dimension: d.
 
     Raises:
-        ValueError: another layer, or a diameter that is not positive.
+        ValueError: another layer, one that changes the dimension, a diameter that is no length, or
+            steps that are no number.
 
     Source: C4 of docs/theory-dynamics.md.
     """
+    steps, dimension = whole("steps", steps), whole("dimension", dimension, 1)
+    out = [_length("diameter", diameter)]
     known = _unmasked(layer, dimension)
-    if not 0 <= diameter < math.inf:
-        raise ValueError(f"diameter must be a finite length, got {diameter!r}")
-    out = [float(diameter)]
+    _keeps(known)
     for _ in range(steps):
         inner = sum(_norm(head.value) * _mixing(head, out[-1]) for head in known.heads)
         out.append(out[-1] * (inner + float(known.residual)) * UP)
     return np.asarray(out)
 
 
-def rank_one_bound(layers: Sequence[Any], diameters: Sequence[float], *, dimension: int) -> float:
+def rank_one_bound(layers: Sequence[Any], diameters: Any, *, dimension: ScalarLike) -> float:
     r"""The bound of C8 for one head in each layer, at clouds of the given diameters.
 
     Args:
@@ -66,14 +71,26 @@ def rank_one_bound(layers: Sequence[Any], diameters: Sequence[float], *, dimensi
 
     Source: C8 of docs/theory-dynamics.md.
     """
-    if len(layers) != len(diameters):
-        raise ValueError(f"one diameter for each layer: got {len(diameters)} and {len(layers)}")
+    dimension = whole("dimension", dimension, 1)
+    if not isinstance(layers, Sequence):
+        raise ValueError(
+            f"layers must be a sequence, got one {type(layers).__name__}: pass [layer]"
+        )
+    sizes = [_length("diameters", size) for size in host_array("diameters", diameters, 1)]
+    if len(layers) != len(sizes):
+        raise ValueError(
+            f"diameters must be one for each layer, got {len(sizes)} for {len(layers)} layers"
+        )
     product = 2.0
-    for layer, size in zip(layers, diameters, strict=True):
-        heads = _unmasked(layer, dimension).heads
-        if len(heads) != 1:
-            raise ValueError(f"layers must have one head, got {len(heads)}: take them one by one")
-        product *= _mixing(heads[0], float(size))
+    for number, (layer, size) in enumerate(zip(layers, sizes, strict=True), 1):
+        known = _unmasked(layer, dimension)
+        if len(known.heads) != 1:
+            raise ValueError(
+                f"layers must have one head, got {len(known.heads)}: take them one by one"
+            )
+        if number < len(layers):
+            _keeps(known)
+        product *= _mixing(known.heads[0], size)
     return product
 
 
@@ -81,7 +98,26 @@ def _mixing(head: Head, diameter: float) -> float:
     """The total variation between two rows of the softmax, from above (A2)."""
     if not isinstance(head.score, Dot):
         raise ValueError("scores must be bilinear: the collapse of Gaussian ones has no bound here")
-    return math.tanh(_norm(head.score.matrix) * diameter**2 / 4) * UP
+    kappa = _norm(head.score.matrix)
+    # in products, which become infinite where a power would raise
+    return math.tanh(kappa * diameter * diameter / 4) * UP if kappa and diameter else 0.0
+
+
+def _length(name: str, value: Any) -> float:
+    known = host_number(value)
+    if known is None or not 0 <= known < math.inf:
+        raise ValueError(f"{name} must be finite and at least 0, such as 1.0, got {value!r}")
+    return known
+
+
+def _keeps(known: Form) -> None:
+    """Refuse a layer that cannot be followed by one in the same dimension."""
+    for head in known.heads:
+        if len(head.value) != known.dimension:
+            raise ValueError(
+                f"layer must keep the dimension, to be followed by another: {known.dimension} "
+                f"became {len(head.value)}; give it an output map back to {known.dimension}"
+            )
 
 
 def _norm(matrix: NDArray) -> float:

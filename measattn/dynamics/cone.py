@@ -18,14 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from measattn.checks import host_number
 from measattn.dynamics.fields import directions
 from measattn.dynamics.orthogonal import approach_to_one
-from measattn.measure import EmpiricalMeasure
+from measattn.measure import EmpiricalMeasure, need_measure
 from measattn.points import state
 
 
 def least_cosine(mu: EmpiricalMeasure) -> Float[Array, ""]:
     """The least cosine of the angle between two atoms that have mass."""
+    need_measure("mu", mu)
     u, _ = directions(state(mu.points))
     massive = mu.log_weights > -jnp.inf
     cosines = jnp.matmul(u, u.T, precision="highest")
@@ -74,7 +76,13 @@ def cosine_bound(cosine: Any, beta: Any, times: Any, *, least_weight: Any = 0.0)
 
 def _checked(cosine: Any, beta: Any, least_weight: Any) -> tuple[float, float, float]:
     """The least cosine, β and m, if N3 speaks of them."""
-    c, beta, m = float(cosine), float(beta), 2 * float(least_weight)
+    c, slope, least = host_number(cosine), host_number(beta), host_number(least_weight)
+    if c is None or slope is None or least is None:
+        raise ValueError(
+            "cosine, beta and least_weight must be numbers that are known on the host, got "
+            f"{cosine!r}, {beta!r} and {least_weight!r}"
+        )
+    beta, m = slope, 2 * least
     if not 0 <= c <= 1:
         raise ValueError(
             f"cosine must be from 0 to 1, got {c}: with a negative one tokens of a hemisphere "

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import ScalarLike
 from numpy.typing import NDArray
 
+from measattn.checks import metric_order
 from measattn.dynamics.injection import Injected
+from measattn.dynamics.steps import check_layer
 from measattn.lipschitz import Ball, Bound, bound, image
 from measattn.measure import EmpiricalMeasure
 from measattn.points import state
@@ -74,7 +77,7 @@ class NotProved(ValueError):
     """The catalogue does not prove that a layer is a contraction; the message says why."""
 
 
-def contraction(layer: Any, mu: EmpiricalMeasure, p: float | int = 1) -> Contraction:
+def contraction(layer: Any, mu: EmpiricalMeasure, p: ScalarLike = 1) -> Contraction:
     r"""The proof that a layer contracts near a measure.
 
     A ball about the origin is enlarged until it holds the support of ``mu`` and its own image.
@@ -85,10 +88,13 @@ def contraction(layer: Any, mu: EmpiricalMeasure, p: float | int = 1) -> Contrac
         p: the order of the metric.
 
     Raises:
+        ValueError: no layer, one that changes the dimension, or a p below 1.
         NotProved: no ball that the layer maps into itself was found, or no q < 1 on it.
 
     Source: C1 and C5 of docs/theory-dynamics.md.
     """
+    check_layer(layer, mu)
+    p = metric_order(p)
     points = np.asarray(state(mu.points), np.float64)
     log_weights = np.asarray(mu.log_weights, np.float64)
     inner, pushed = layer, 0.0

@@ -17,13 +17,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
+from measattn.checks import whole
 from measattn.dynamics.sinkhorn import scalings
 from measattn.gibbs import log_normalisers
 from measattn.kernel import moved
 from measattn.layer import Layer
-from measattn.measure import EmpiricalMeasure, measure, normalise
+from measattn.measure import EmpiricalMeasure, measure, need_measure, normalise
 from measattn.points import state, with_state
 from measattn.potential import as_potential
 
@@ -41,6 +42,7 @@ def interaction_energy(potential: Any, mu: EmpiricalMeasure) -> Float[Array, ""]
 
     Source: N1 in docs/theory-dynamics.md.
     """
+    need_measure("mu", mu)
     rows = log_normalisers(potential, mu, mu.points)
     log_weights = normalise(mu.log_weights)
     # an atom without mass has no part, whatever its row is
@@ -49,7 +51,7 @@ def interaction_energy(potential: Any, mu: EmpiricalMeasure) -> Float[Array, ""]
 
 
 def sinkhorn_energy(
-    potential: Any, mu: EmpiricalMeasure, *, tol: Any = None, rounds: int = 200
+    potential: Any, mu: EmpiricalMeasure, *, tol: Any = None, rounds: ScalarLike = 200
 ) -> Float[Array, ""]:
     r"""The energy $\max_\pi\int a\,d\pi - KL(\pi|\mu\otimes\mu) = -\int(f+g)\,d\mu$.
 
@@ -64,7 +66,8 @@ def sinkhorn_energy(
 
     Source: N2 in docs/theory-dynamics.md.
     """
-    potential = as_potential(potential)
+    need_measure("mu", mu)
+    potential, rounds = as_potential(potential), whole("rounds", rounds, 1)
     fixed = jax.tree.map(
         lambda a: jax.lax.stop_gradient(a) if eqx.is_array(a) else a, (potential, mu)
     )

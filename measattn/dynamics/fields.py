@@ -33,7 +33,7 @@ class Increment(AbstractNonlinearKernel):
     def push(self, mu: EmpiricalMeasure, block: PyTree | None = None) -> PyTree:
         x = state(block_or_atoms(mu, block))
         new = moved(self.layer, mu, block)
-        _same_dimension("an increment", x, state(new))
+        same_dimension("an increment", x, state(new))
         return with_state(new, state(new) - x)
 
 
@@ -56,7 +56,7 @@ class Tangential(AbstractNonlinearKernel):
         nu = measure(with_state(mu.points, atoms), mu.log_weights)
         u, radius = directions(state(points))
         new = moved(self.layer, nu, None if block is None else with_state(block, u))
-        _same_dimension("a tangential field", u, state(new))
+        same_dimension("a tangential field", u, state(new))
         along = jnp.sum(state(new) * u, axis=1, keepdims=True)
         return with_state(new, radius * (state(new) - along * u))
 
@@ -100,7 +100,12 @@ def directions(x: Float[Array, "n d"]) -> tuple[Float[Array, "n d"], Float[Array
     return x / radius, radius
 
 
-def _same_dimension(who: str, x: Array, new: Array) -> None:
+def same_dimension(who: str, x: Array, new: Array) -> None:
+    """Refuse states that a layer has brought into another dimension.
+
+    Raises:
+        ValueError: it has; ``who`` needs one that does not.
+    """
     if new.shape != x.shape:
         raise ValueError(
             f"{who} needs a layer that keeps the dimension: states of shape {x.shape} became "

@@ -13,24 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from jaxtyping import Array
+from jaxtyping import Array, ScalarLike
 from numpy.typing import NDArray
 
+from measattn.checks import callback, float_array, positive, whole
 from measattn.dynamics.anderson import Anderson
 from measattn.dynamics.contraction import ORDERS, Contraction, NotProved, contraction, norm
+from measattn.dynamics.distances import bracketed
 from measattn.dynamics.injection import Injected
 from measattn.dynamics.observables import diameter, lengths
 from measattn.dynamics.rate import Rate, fit_rate
 from measattn.dynamics.rounding import images
-from measattn.dynamics.steps import check_layer
+from measattn.dynamics.steps import check_kernel, check_layer
 from measattn.dynamics.verdict import CHUNK, Run, Verdict, story, unfinished, watched
 from measattn.kernel import moved, transport
 from measattn.lipschitz import UnreadableLayer
 from measattn.lipschitz.forms import form
 from measattn.lipschitz.quotient import in_float64
-from measattn.measure import EmpiricalMeasure, measure, states
+from measattn.measure import EmpiricalMeasure, measure
 from measattn.points import state, with_state
-from measattn.wasserstein import Solution, w1
+from measattn.wasserstein import Solution
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,8 @@ class FixedPoint:
             so within this $W_1$ distance; infinite where no contraction is proved.
         exact: whether the proof covers the rounding of the layer; if not, it is assumed away.
         contraction: the proof; None if there is none.
-        residual: $W_1(\mu, \mu K_\mu)$ with its certificate; None if it diverged.
+        residual: $W_1(\mu, \mu K_\mu)$ with its certificate, which its ``status`` judges; None if
+            it diverged, or states are too large for distances in float64.
         rate: the fitted factor of the residuals a step; None if they were too few.
         residuals: the largest move of an atom in each step (steps,).
         steps: how many steps were made.
@@ -73,10 +76,10 @@ class FixedPoint:
 def fixed_point(
     layer: Any,
     mu: EmpiricalMeasure,
-    tol: float | int = 1e-10,
+    tol: ScalarLike = 1e-10,
     *,
     solver: Any = None,
-    steps: int = 1000,
+    steps: ScalarLike = 1000,
     watch: Callable[[int, int, float], None] | None = None,
 ) -> FixedPoint:
     r"""Iterate a layer from a measure, and say what it converges to, how fast and how surely.
@@ -95,16 +98,20 @@ def fixed_point(
             bar.
 
     Raises:
-        ValueError: a layer that changes the shape of points, or a tol or steps that are none.
+        ValueError: a layer that changes the shape of points, a tol that is not positive, steps
+            that are no whole number of at least 1, or a solver that is none of optimistix's.
 
     Source: C1 of docs/theory-dynamics.md; Banach's theorem where a bound below 1 is proved.
     """
     check_layer(layer, mu)
-    if not 0 < tol < math.inf:
-        raise ValueError(f"tol must be a positive length, got {tol!r}")
-    if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
+    tol, steps = positive("tol", tol, "1e-10"), whole("steps", steps, 1)
+    callback("watch", watch, "step and residual")
     solver = _picard(tol) if solver is None else solver
+    if not isinstance(solver, optx.AbstractFixedPointSolver):
+        raise ValueError(
+            "solver must be a fixed-point solver of optimistix, such as Anderson(), got "
+            f"{solver!r}: solvers of other problems would look for something else"
+        )
     carry = _begin(layer, mu, solver)
     clouds, run = [], Run([])
     while run.verdict == "undecided" and len(run.residuals) < steps:
@@ -134,11 +141,11 @@ def fixed_point(
 def equilibrium(
     layer: Any,
     inputs: Any,
-    tol: float | int = 1e-10,
+    tol: ScalarLike = 1e-10,
     *,
     log_weights: Any = None,
     solver: Any = None,
-    steps: int = 1000,
+    steps: ScalarLike = 1000,
     watch: Callable[[int, int, float], None] | None = None,
 ) -> FixedPoint:
     r"""The equilibrium $x_i = u_i + f(\mu, x_i)$ of a layer with input injection.
@@ -152,9 +159,14 @@ def equilibrium(
         steps: the most steps.
         watch: called as ``watch(step, steps, residual)``.
 
+    Raises:
+        ValueError: as for `fixed_point`, or inputs that are no points.
+
     Source: C5 of docs/theory-dynamics.md.
     """
-    start = EmpiricalMeasure(inputs, log_weights)
+    start = EmpiricalMeasure(float_array("inputs (n, d)", inputs, 2), log_weights)
+    check_kernel(layer)
+    tol = positive("tol", tol, "1e-10")
     solver = Anderson(atol=tol) if solver is None else solver
     injected = Injected(layer, start.points)
     return fixed_point(injected, start, tol, solver=solver, steps=steps, watch=watch)
@@ -201,7 +213,7 @@ def _judged(layer: Any, mu: EmpiricalMeasure, run: Run) -> FixedPoint:
     error, exact, proof, why = math.inf, True, None, "states are not finite"
     residual = None
     if run.verdict != "diverged":
-        residual = w1(states(mu), states(transport(mu, layer)))
+        residual, _ = bracketed(mu, transport(mu, layer))
         error, exact, proof, why = _certified(layer, mu)
         if run.verdict == "converged" and proof is not None:
             run = run._replace(verdict="certified")

@@ -15,11 +15,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, ScalarLike
 
-from measattn.checks import ensure, traced
+from measattn.checks import ensure, traced, whole
 from measattn.dynamics.fields import Tangential, directions
 from measattn.dynamics.ode import ARRIVED, FlowError, grid, solve, tolerances
+from measattn.dynamics.steps import shapes_after
 from measattn.kernel import moved
 from measattn.layer import Layer
 from measattn.measure import EmpiricalMeasure, measure
@@ -48,10 +49,9 @@ class Flow(eqx.Module):
     rejected: int | Int[Array, ""]
     drift: float | Float[Array, ""]
 
-    def measure(self, k: int) -> EmpiricalMeasure:
+    def measure(self, k: ScalarLike) -> EmpiricalMeasure:
         """The measure at the k-th of the times; negative k count from the end."""
-        if not -len(self.times) <= k < len(self.times):
-            raise ValueError(f"k must be one of {len(self.times)} times, counted from 0, got {k}")
+        k = whole("k, which counts the times,", k, -len(self.times), len(self.times) - 1)
         return measure(with_state(self.start.points, self.points[k]), self.start.log_weights)
 
     def __repr__(self) -> str:
@@ -63,14 +63,14 @@ class Flow(eqx.Module):
 
 
 def flow(
-    layer: Layer,
+    layer: Any,
     mu: Any,
     time: Any,
     *,
     save: Any = 2,
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_steps: int = 100_000,
+    rtol: ScalarLike | None = None,
+    atol: ScalarLike | None = None,
+    max_steps: ScalarLike = 100_000,
 ) -> Flow:
     r"""The path of $\mu$ under $\dot x = f_{\mu_t}(x)$, f what the layer returns.
 
@@ -101,6 +101,7 @@ def flow(
     x = state(mu.points)
     times = grid(time, save, x.dtype)
     rtol, atol = tolerances(x.dtype, rtol, atol)
+    max_steps = whole("max_steps", max_steps, 1)
     found = solve(_velocity, x, time, times, (layer, mu), rtol=rtol, atol=atol, max_steps=max_steps)
     points, drift = found.values, 0.0
     if isinstance(layer, Tangential):
@@ -123,15 +124,10 @@ def _velocity(t: Array, x: Float[Array, "n d"], args: tuple[Layer, EmpiricalMeas
     return state(moved(layer, measure(with_state(mu.points, x), mu.log_weights)))
 
 
-def _start(layer: Layer, mu: Any) -> EmpiricalMeasure:
+def _start(layer: Any, mu: Any) -> EmpiricalMeasure:
     """The measure, if it can be moved by the layer."""
-    if not isinstance(mu, EmpiricalMeasure):
-        raise ValueError(
-            f"mu must be a measure, got a {type(mu).__name__}: wrap points as "
-            "EmpiricalMeasure(points)"
-        )
-    x = state(mu.points)
-    shape = jax.eval_shape(_velocity, jnp.zeros((), x.dtype), x, (layer, mu)).shape
+    after, x = shapes_after(layer, mu), state(mu.points)
+    shape = state(after.points).shape
     if shape != x.shape:
         raise ValueError(
             f"a flow needs a layer that keeps the dimension: states of shape {x.shape} got "

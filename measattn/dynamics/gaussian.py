@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, ScalarLike
 from numpy.typing import NDArray
 
+from measattn.checks import host_array, whole
 from measattn.dynamics.fields import Increment
 from measattn.dynamics.ode import ARRIVED, FlowError, grid, solve, tolerances
 from measattn.layer import Layer
@@ -44,7 +45,7 @@ class GaussianLaw:
     covariance: NDArray
 
     def __init__(self, mean: Any, covariance: Any):
-        mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
+        mean, covariance = host_array("mean", mean), host_array("covariance", covariance)
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise ValueError(
                 f"mean must be a vector (d,) and covariance a matrix (d, d), got shapes "
@@ -80,7 +81,7 @@ class GaussianLaw:
         """The empirical measure of n independent draws, in JAX's default dtype."""
         values, vectors = np.linalg.eigh(self.covariance)
         root = jnp.asarray(vectors * np.sqrt(np.maximum(values, 0)))
-        z = jax.random.normal(key, (int(n), self.dimension), root.dtype)
+        z = jax.random.normal(key, (whole("n", n, 1), self.dimension), root.dtype)
         return EmpiricalMeasure(jnp.asarray(self.mean)[None, :] + jnp.matmul(z, root.T))
 
     def __repr__(self) -> str:
@@ -114,7 +115,7 @@ class GaussianFlow:
         )
 
 
-def affine(layer: Layer, law: GaussianLaw) -> tuple[NDArray, NDArray]:
+def affine(layer: Any, law: Any) -> tuple[NDArray, NDArray]:
     r"""The matrix B and the vector b with $f_\mu(x) = Bx + b$ for Gaussian μ.
 
     Args:
@@ -127,20 +128,21 @@ def affine(layer: Layer, law: GaussianLaw) -> tuple[NDArray, NDArray]:
 
     Source: Q1 in docs/theory-dynamics.md.
     """
+    _need_law(law)
     terms, identity, shift = _terms(layer, law.dimension)
     matrix, shift = _affine(terms, identity, shift, law.mean, law.covariance, np)
     return np.asarray(matrix), np.asarray(shift)
 
 
 def gaussian_flow(
-    layer: Layer,
-    law: GaussianLaw,
+    layer: Any,
+    law: Any,
     time: Any,
     *,
     save: Any = 2,
-    rtol: float | None = None,
-    atol: float | None = None,
-    max_steps: int = 100_000,
+    rtol: ScalarLike | None = None,
+    atol: ScalarLike | None = None,
+    max_steps: ScalarLike = 100_000,
 ) -> GaussianFlow:
     r"""The path of a Gaussian law under $\dot x = f_{\mu_t}(x)$: $d + d^2$ numbers, in float64.
 
@@ -160,6 +162,8 @@ def gaussian_flow(
 
     Source: Q2 in docs/theory-dynamics.md.
     """
+    _need_law(law)
+    max_steps = whole("max_steps", max_steps, 1)
     terms, identity, shift = _terms(layer, law.dimension)
     if len(shift) != law.dimension:
         raise ValueError(
@@ -182,6 +186,14 @@ def gaussian_flow(
             path,
         )
     return path
+
+
+def _need_law(law: Any) -> None:
+    if not isinstance(law, GaussianLaw):
+        raise ValueError(
+            f"law must be a GaussianLaw, got a {type(law).__name__}: make one of a mean and a "
+            "covariance as GaussianLaw(mean, covariance)"
+        )
 
 
 Term = tuple[Any, Any, Any, Any]

@@ -5,13 +5,14 @@ from typing import Any
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
-from measattn.checks import float_array
+from measattn.checks import float_array, whole
 from measattn.dynamics.anderson import Anderson
 from measattn.dynamics.injection import Injected
+from measattn.dynamics.steps import check_kernel, check_shapes
 from measattn.kernel import moved
-from measattn.measure import measure
+from measattn.measure import EmpiricalMeasure, measure
 
 
 def equilibrium_points(
@@ -21,7 +22,7 @@ def equilibrium_points(
     log_weights: Any = None,
     solver: Any = None,
     linear_solver: Any = None,
-    steps: int = 256,
+    steps: ScalarLike = 256,
 ) -> Float[Array, "n d"]:
     r"""The states $X^*$ with $x_i = u_i + f(\mu, x_i)$, differentiable in the layer and in u.
 
@@ -37,17 +38,29 @@ def equilibrium_points(
         steps: the most steps of the solver.
 
     Raises:
+        ValueError: inputs that are no points, a layer that changes the dimension, or steps or
+            solvers that are none.
         RuntimeError: at run time, where the solver or the linear solver does not converge.
 
     Source: Bai, Kolter & Koltun, *Deep equilibrium models*, arXiv 1909.01377; C5 of
         docs/theory-dynamics.md.
     """
-    inputs = float_array("inputs (n, d)", inputs, 2)
-    if log_weights is None:
-        log_weights = jnp.zeros(len(inputs), inputs.dtype)
+    start = EmpiricalMeasure(float_array("inputs (n, d)", inputs, 2), log_weights)
+    inputs, log_weights = start.points, start.log_weights
+    check_kernel(layer)
+    check_shapes(Injected(layer, inputs), start)
+    steps = whole("steps", steps, 1)
     small = float(jnp.finfo(inputs.dtype).eps) * 64
     solver = Anderson(rtol=small, atol=small) if solver is None else solver
     linear_solver = lx.GMRES(rtol=small, atol=small) if linear_solver is None else linear_solver
+    for name, given, kind in (
+        ("solver", solver, optx.AbstractIterativeSolver),
+        ("linear_solver", linear_solver, lx.AbstractLinearSolver),
+    ):
+        if not isinstance(given, kind):
+            raise ValueError(
+                f"{name} must be a solver of {kind.__module__.split('.')[0]}, got {given!r}"
+            )
 
     def image(x: Array, args: tuple) -> Array:
         layer, inputs, log_weights = args

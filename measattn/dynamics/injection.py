@@ -5,10 +5,11 @@ from typing import Any
 from jaxtyping import Array, Float, PyTree
 
 from measattn.checks import float_array
+from measattn.dynamics.fields import same_dimension
 from measattn.kernel import AbstractNonlinearKernel, moved
 from measattn.layer import Layer
 from measattn.measure import EmpiricalMeasure
-from measattn.points import state, with_state
+from measattn.points import finite, state, with_state
 
 
 class Injected(AbstractNonlinearKernel):
@@ -26,7 +27,8 @@ class Injected(AbstractNonlinearKernel):
     inputs: Float[Array, "n d"]
 
     def __init__(self, layer: Layer, inputs: Any):
-        self.layer, self.inputs = layer, float_array("inputs (n, d)", inputs, 2)
+        inputs = float_array("inputs (n, d)", inputs, 2)
+        self.layer, self.inputs = layer, finite(inputs, inputs, "inputs")
 
     def push(self, mu: EmpiricalMeasure, block: PyTree | None = None) -> PyTree:
         if block is not None:
@@ -40,4 +42,5 @@ class Injected(AbstractNonlinearKernel):
                 f"shape {state(mu.points).shape}"
             )
         out = moved(self.layer, mu)
+        same_dimension("input injection", self.inputs, state(out))
         return with_state(out, self.inputs.astype(mu.dtype) + state(out))

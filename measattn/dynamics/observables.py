@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from measattn.checks import number
 from measattn.dynamics.energy import interaction_energy
 from measattn.dynamics.fields import directions
-from measattn.measure import EmpiricalMeasure, mean
+from measattn.measure import EmpiricalMeasure, mean, need_measure
 from measattn.points import state
 from measattn.potential import Gaussian
 
@@ -67,6 +67,7 @@ def observed(mu: EmpiricalMeasure, bandwidth: Any = None, potential: Any = None)
 
 def radius(mu: EmpiricalMeasure) -> Float[Array, ""]:
     r"""$\max\{|x| : x \in \mathrm{supp}\,\mu\}$."""
+    need_measure("mu", mu)
     return jnp.max(jnp.where(_charged(mu), lengths(state(mu.points)), 0))
 
 
@@ -79,6 +80,7 @@ def lengths(x: Float[Array, "n d"]) -> Float[Array, " n"]:
 
 def diameter(mu: EmpiricalMeasure) -> Float[Array, ""]:
     r"""$\max\{|x - y| : x, y \in \mathrm{supp}\,\mu\}$; all pairs, by blocks."""
+    need_measure("mu", mu)
     return _diameter(state(mu.points), _charged(mu))
 
 
@@ -111,13 +113,18 @@ def clusters(mu: EmpiricalMeasure, bandwidth: Any) -> Float[Array, ""]:
     return 0.5 / interaction_energy(Gaussian(number("bandwidth", bandwidth, positive=True)), mu)
 
 
-@eqx.filter_jit
 def mean_cosine(mu: EmpiricalMeasure) -> Float[Array, ""]:
     r"""The mean cosine $\sum_{i\ne j}\omega_i\omega_j\cos(x_i,x_j)/\sum_{i\ne j}\omega_i\omega_j$.
 
     It is 1 where all tokens have one direction. The direction of 0 counts as 0; one atom alone is
     compared with itself, as two halves of it would be.
     """
+    need_measure("mu", mu)
+    return _mean_cosine(mu)
+
+
+@eqx.filter_jit
+def _mean_cosine(mu: EmpiricalMeasure) -> Array:
     u, norms = directions(state(mu.points))
     w = jnp.where(_charged(mu), mu.weights, 0)[:, None]
     heaviest = jnp.argmax(w)
@@ -134,7 +141,6 @@ def mean_cosine(mu: EmpiricalMeasure) -> Float[Array, ""]:
     return jnp.where(mass > 0, pairs(w * u) / jnp.where(mass > 0, mass, 1), alone)
 
 
-@eqx.filter_jit
 def effective_rank(mu: EmpiricalMeasure) -> Float[Array, ""]:
     r"""$e^{H(p)}$, H the entropy and p the eigenvalues of the covariance, divided by their sum.
 
@@ -142,6 +148,12 @@ def effective_rank(mu: EmpiricalMeasure) -> Float[Array, ""]:
     axes have equal variances and the others none, and 0 for a cloud that is one point. Once the
     diameter is as small as the rounding of the states, it is the rank of their rounding.
     """
+    need_measure("mu", mu)
+    return _effective_rank(mu)
+
+
+@eqx.filter_jit
+def _effective_rank(mu: EmpiricalMeasure) -> Array:
     centred = jnp.where(_charged(mu)[:, None], state(mu.points) - mean(mu)[None, :], 0)
     largest = jnp.max(jnp.abs(centred))
     spread = largest > 0

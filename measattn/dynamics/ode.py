@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from measattn.checks import traced
+from measattn.checks import host_array, host_number, positive, traced, whole
 
 ARRIVED = "the end was reached, each step within the tolerance"
 OUT_OF_STEPS = "the steps ran out"
@@ -56,14 +56,17 @@ def tolerances(dtype: Any, rtol: Any, atol: Any) -> tuple[float, float]:
         ValueError: negative, both 0, or a relative one below the rounding of the dtype.
     """
     eps = float(jnp.finfo(dtype).eps)
-    rtol = 2e4 * eps if rtol is None and eps < 1e-10 else 50 * eps if rtol is None else float(rtol)
-    atol = rtol / 100 if atol is None else float(atol)
-    if not (rtol >= 4 * eps and 0 <= atol < np.inf and rtol < 1):
+    rtol = (2e4 * eps if eps < 1e-10 else 50 * eps) if rtol is None else rtol
+    relative = host_number(rtol)
+    if relative is None or not 4 * eps <= relative < 1:
         raise ValueError(
-            f"rtol must be from {4 * eps:.1g} (the rounding of {jnp.dtype(dtype).name}) to 1 and "
-            f"atol at least 0, got {rtol} and {atol}; for smaller errors pass points in float64"
+            f"rtol must be from {4 * eps:.1g} (the rounding of {jnp.dtype(dtype).name}) to 1, got "
+            f"{rtol!r}; for smaller errors pass points in float64"
         )
-    return rtol, atol
+    absolute = relative / 100 if atol is None else host_number(atol)
+    if absolute is None or not 0 <= absolute < np.inf:
+        raise ValueError(f"atol must be finite and at least 0, such as 1e-12, got {atol!r}")
+    return relative, absolute
 
 
 def grid(time: Any, save: Any, dtype: Any) -> np.ndarray:
@@ -72,17 +75,14 @@ def grid(time: Any, save: Any, dtype: Any) -> np.ndarray:
     Raises:
         ValueError: the time is not positive, or the times do not increase from 0 to it.
     """
-    if not (np.ndim(time) == 0 and 0 < float(time) < np.inf):
-        raise ValueError(f"time must be positive and finite, got {time}")
+    time = positive("time", time, "1.0")
     if np.ndim(save) == 0:
-        if int(save) != save or save < 2:
-            raise ValueError(f"save must be at least 2 times, the start and the end, got {save}")
-        times = np.linspace(0, float(time), int(save))
+        times = np.linspace(0, time, whole("save", save, 2))  # the start and the end
     else:
-        times = np.asarray(save, np.float64)
+        times = host_array("save", save)
     steps = np.diff(times.astype(jnp.dtype(dtype)).astype(np.float64))
     ordered = times.ndim == 1 and len(times) > 0 and np.all(steps > 0)
-    if not (ordered and times[0] >= 0 and times[-1] <= float(time) and np.all(np.isfinite(times))):
+    if not (ordered and times[0] >= 0 and times[-1] <= time and np.all(np.isfinite(times))):
         raise ValueError(
             f"save must be a number of times, or times that increase within [0, {time}], got {save}"
         )

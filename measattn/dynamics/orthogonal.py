@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
+from measattn.checks import host_array, host_number, whole
+
 TOLERANCE = 1e-13
 
 
@@ -39,11 +41,11 @@ def orthogonal_start(n: Any, beta: Any, times: Any, *, normalised: bool = True) 
 
     Source: O1 in docs/theory-dynamics.md.
     """
-    if not (int(n) == n and n >= 2):
-        raise ValueError(f"n must be a whole number of tokens, at least 2, got {n}")
-    beta = float(beta)
-    if not np.isfinite(beta):
-        raise ValueError(f"beta must be finite, got {beta}")
+    n = whole("n", n, 2)
+    slope = host_number(beta)
+    if slope is None or not np.isfinite(slope):
+        raise ValueError(f"beta must be a finite number, such as 4.0, got {beta!r}")
+    beta = slope
 
     def speed(gamma: NDArray) -> NDArray:
         if normalised:
@@ -66,9 +68,12 @@ def approach_to_one(speed: Callable[[NDArray], NDArray], start: float, times: An
     Raises:
         ValueError: times out of order.
     """
-    at = np.atleast_1d(np.asarray(times, np.float64))
-    if at.ndim != 1 or not np.all(np.isfinite(at)) or np.any(np.diff(at) < 0) or at.min() < 0:
-        raise ValueError(f"times must be at least 0 and in increasing order, got {times}")
+    at = np.atleast_1d(host_array("times", times))
+    ordered = at.ndim == 1 and at.size and np.all(np.isfinite(at)) and np.all(np.diff(at) >= 0)
+    if not ordered or at[0] < 0:
+        raise ValueError(
+            f"times must be one or more numbers of at least 0 in increasing order, got {times}"
+        )
     first = np.log1p(-start)
     if at[-1] == 0:
         found = np.full(len(at), first)

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import ScalarLike
 from numpy.typing import NDArray
+
+from measattn.checks import host_array, host_number
 
 LEAST = 5
 """A line through fewer points says nothing about its own error."""
@@ -32,7 +35,7 @@ class Rate:
         return f"rate {self.value:.6g} ± {self.stderr:.2g} a step (fitted, {span})"
 
 
-def fit_rate(values: Any, floor: float = 0.0) -> Rate:
+def fit_rate(values: Any, floor: ScalarLike = 0.0) -> Rate:
     r"""Fit $\log r_t = \log c + t\log\rho$ by least squares over the last half of the steps.
 
     Args:
@@ -40,12 +43,15 @@ def fit_rate(values: Any, floor: float = 0.0) -> Rate:
         floor: what lies at or below it is rounding, and ends the sequence.
 
     Raises:
-        ValueError: fewer than five steps to fit.
+        ValueError: fewer than five steps to fit, values that are no list of numbers, or a negative
+            floor.
 
     Source: ordinary least squares; the error of ρ is ρ times that of the slope.
     """
-    values = np.asarray(values, np.float64)
-    above = np.isfinite(values) & (values > floor)
+    values, least = host_array("values", values, 1), host_number(floor)
+    if least is None or not 0 <= least < math.inf:
+        raise ValueError(f"floor must be finite and at least 0, such as 1e-12, got {floor!r}")
+    above = np.isfinite(values) & (values > least)
     end = len(values) if above.all() else int(np.argmin(above))
     first = end // 2 if end // 2 + LEAST <= end else max(0, end - LEAST)
     if end - first < LEAST:

@@ -15,10 +15,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, ScalarLike
 
 from measattn.attention import AbstractAttention, Outputs, SelfAttention
-from measattn.checks import ensure, number
+from measattn.checks import ensure, number, whole
 from measattn.measure import EmpiricalMeasure, measure, normalise
 from measattn.potential import AbstractPotential, as_potential
 
@@ -49,13 +49,13 @@ class SinkhornAttention(AbstractAttention):
     tol: Float[Array, ""] | None
     rounds: int = eqx.field(static=True)
 
-    def __init__(self, potential: Any, value: Any = None, *, tol: Any = None, rounds: int = 200):
+    def __init__(
+        self, potential: Any, value: Any = None, *, tol: Any = None, rounds: ScalarLike = 200
+    ):
         inner = SelfAttention(potential, value)
         self.potential, self.value = inner.potential, inner.value
         self.tol = None if tol is None else number("tol", tol, positive=True)
-        if int(rounds) != rounds or rounds < 1:
-            raise ValueError(f"rounds must be a whole number, at least 1, got {rounds}")
-        self.rounds = int(rounds)
+        self.rounds = whole("rounds", rounds, 1)
 
     @property
     def masks(self) -> bool:
@@ -72,7 +72,7 @@ Scaling = Float[Array, " n"]
 
 @eqx.filter_jit
 def scalings(
-    potential: Any, mu: EmpiricalMeasure, *, tol: Any = None, rounds: int = 200
+    potential: Any, mu: EmpiricalMeasure, *, tol: Any = None, rounds: ScalarLike = 200
 ) -> tuple[Scaling, Scaling]:
     r"""The logarithms f, g with $\sum_j\omega_je^{a_{ij}+f_i+g_j} = 1 = \sum_i\omega_ie^{\dots}$.
 

@@ -14,10 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ScalarLike
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
+from measattn.checks import whole
 from measattn.dynamics.steps import check_layer
 from measattn.kernel import moved
 from measattn.measure import EmpiricalMeasure, measure
@@ -53,7 +54,9 @@ class Spectrum:
         )
 
 
-def spectrum(layer: Any, mu: EmpiricalMeasure, count: int = 6, *, seed: int = 0) -> Spectrum:
+def spectrum(
+    layer: Any, mu: EmpiricalMeasure, count: ScalarLike = 6, *, seed: ScalarLike = 0
+) -> Spectrum:
     r"""The leading eigenvalues of the derivative of a layer in its atoms.
 
     Args:
@@ -72,8 +75,7 @@ def spectrum(layer: Any, mu: EmpiricalMeasure, count: int = 6, *, seed: int = 0)
     check_layer(layer, mu)
     shape = state(mu.points).shape
     size = int(np.prod(shape))
-    if isinstance(count, bool) or int(count) != count or not 1 <= count <= size:
-        raise ValueError(f"count must be a whole number from 1 to n·d = {size}, got {count!r}")
+    count, seed = whole("count", count, 1, size), whole("seed", seed)
 
     def push(vector: NDArray) -> NDArray:
         out = np.asarray(_push(layer, mu, jnp.asarray(vector.reshape(shape), mu.dtype)))
@@ -97,8 +99,14 @@ def spectrum(layer: Any, mu: EmpiricalMeasure, count: int = 6, *, seed: int = 0)
     order = np.argsort(-np.abs(values), kind="stable")[:count]
     values, vectors = values[order], vectors[:, order].T
     images = np.stack([push(v.real) + 1j * push(v.imag) for v in vectors])
-    residuals = np.linalg.norm(images - values[:, None] * vectors, axis=1)
+    residuals = _lengths(images - values[:, None] * vectors)
     return Spectrum(values, residuals, vectors.reshape(-1, *shape))
+
+
+def _lengths(rows: NDArray) -> NDArray:
+    """The norms of rows, finite also where their squares are not."""
+    largest = np.abs(rows).max(axis=1)
+    return largest * np.linalg.norm(rows / np.where(largest > 0, largest, 1)[:, None], axis=1)
 
 
 class _Jacobian(LinearOperator):

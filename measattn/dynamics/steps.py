@@ -7,30 +7,81 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from measattn.checks import traced
 from measattn.kernel import AbstractDiracKernel, AbstractNonlinearKernel, transport
-from measattn.measure import measure, need_measure
+from measattn.measure import EmpiricalMeasure, measure, need_measure
 from measattn.points import state
 
 
 def check_layer(layer: Any, mu: Any) -> None:
-    """Refuse what cannot be applied to a measure again and again.
+    """Refuse what cannot be applied to a measure again and again on the host.
 
     Raises:
-        ValueError: no measure, no layer, or a layer that changes the shape of points.
+        ValueError: no measure, a batch of them, no layer, traced values, or a layer that changes
+            the shape of points.
     """
-    need_measure("mu", mu)
-    if not isinstance(layer, (AbstractNonlinearKernel, AbstractDiracKernel)):
+    check_shapes(layer, mu)
+    if traced(layer, mu):
         raise ValueError(
-            f"layer must be a nonlinear or Dirac-valued kernel, got a {type(layer).__name__}; wrap "
-            "a map of points as Deterministic(f)"
+            "layer and mu must be concrete, got traced values: this is computed on the host, so "
+            "call it outside jit, grad and vmap"
         )
-    after = eqx.filter_eval_shape(transport, mu, layer)
+
+
+def check_shapes(layer: Any, mu: Any) -> None:
+    """As `check_layer`, for what may be traced.
+
+    Raises:
+        ValueError: no measure, a batch of them, no layer, or one that changes the shape of points.
+    """
+    after = shapes_after(layer, mu)
     before = eqx.filter_eval_shape(lambda mu: mu, mu)
     if jax.tree.map(jnp.shape, before) != jax.tree.map(jnp.shape, after):
         raise ValueError(
             "layer must keep the shape of points, to be applied again: states of dimension "
             f"{mu.dimension} became {after.dimension}; give it an output map back to {mu.dimension}"
         )
+
+
+def shapes_after(layer: Any, mu: Any) -> EmpiricalMeasure:
+    """The image of a measure as shapes and dtypes alone; nothing is computed.
+
+    Raises:
+        ValueError: no measure, a batch of them, no layer, or one that does not take these states.
+    """
+    one_measure("mu", mu)
+    check_kernel(layer)
+    try:
+        return eqx.filter_eval_shape(transport, mu, layer)
+    except TypeError as error:
+        raise ValueError(
+            f"layer must take states of dimension {mu.dimension}, as mu has, got one that does "
+            f"not: {error}"
+        ) from error
+
+
+def check_kernel(layer: Any) -> None:
+    """Refuse what is no layer.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(layer, (AbstractNonlinearKernel, AbstractDiracKernel)):
+        raise ValueError(
+            f"layer must be a nonlinear or Dirac-valued kernel, got a {type(layer).__name__}; wrap "
+            "a map of points as Deterministic(f)"
+        )
+
+
+def one_measure(name: str, mu: Any) -> None:
+    """Refuse what is no measure, or many.
+
+    Raises:
+        ValueError: either.
+    """
+    need_measure(name, mu)
+    if mu.log_weights.ndim != 1:
+        raise ValueError(f"{name} must be one measure, got a batch of them: take one at a time")
 
 
 @eqx.filter_jit

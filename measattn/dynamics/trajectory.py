@@ -6,24 +6,26 @@ all layers share.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ScalarLike
 from numpy.typing import NDArray
 
 from measattn.attention import SelfAttention
-from measattn.checks import number
+from measattn.checks import callback, positive, whole
 from measattn.dynamics.distances import Chain, Distances
 from measattn.dynamics.observables import Observed, diameter, observed
 from measattn.dynamics.rate import Rate, fit_rate
-from measattn.dynamics.steps import advance, check_layer
+from measattn.dynamics.steps import advance, check_layer, one_measure
 from measattn.kernel import Stack
 from measattn.measure import EmpiricalMeasure, measure
+from measattn.potential import as_potential
+from measattn.wasserstein import Auto
+from measattn.wasserstein.w1 import check_method
 
 CHUNK = 2**26
 """Bytes of states that one scan may return."""
@@ -33,6 +35,9 @@ LONGEST = 256
 
 WIDTH = 0.05
 """The bandwidth of clusters, as a part of the first diameter."""
+
+SHOWN = 8
+"""So many steps are named one by one."""
 
 Watch = Callable[[int, int], None]
 
@@ -55,7 +60,8 @@ class Trajectory:
         cosine: the mean cosine of the angle between two atoms, likewise.
         rank: the effective rank of the centred cloud, likewise.
         energy: the interaction energy (T + 1,); empty without a potential.
-        status: in full sentences, whether all steps were made.
+        status: in full sentences, whether all steps were made, and at which a distance could not
+            be certified as exactly as ``tol`` asks; its ``lower`` and ``upper`` hold all the same.
     """
 
     steps: int
@@ -103,15 +109,15 @@ class Trajectory:
 def iterate(
     layer: Any,
     mu: EmpiricalMeasure,
-    steps: int | float,
+    steps: ScalarLike,
     *,
     distances: bool = True,
     reference: Any = None,
     observe: bool = True,
     keep: Iterable[int] | str = (),
-    bandwidth: float | int | None = None,
+    bandwidth: ScalarLike | None = None,
     potential: Any = None,
-    tol: float | int = 1e-9,
+    tol: ScalarLike = 1e-9,
     watch: Watch | None = None,
 ) -> Trajectory:
     r"""Apply a layer again and again, $\mu_{t+1} = \mu_t K_{\mu_t}$.
@@ -133,19 +139,21 @@ def iterate(
         watch: called as ``watch(step, steps)`` on the way, ``measattn.progress`` for a bar.
 
     Raises:
-        ValueError: a layer that changes the dimension, or steps that is no whole number.
+        ValueError: a layer that changes the dimension, steps that is no whole number, or another
+            argument that makes no sense.
 
     A state that is not finite ends the path; the last good measure is kept, ``status`` says where.
+    So it does where the gap of a distance did not close, the TransportError of `wasserstein.w1`.
     """
     check_layer(layer, mu)
-    steps = _count("steps", steps)
+    steps = whole("steps", steps)
     if potential is None and isinstance(layer, SelfAttention):
         potential = layer.potential
     size = min(LONGEST, max(1, CHUNK // (mu.size * mu.dimension * mu.dtype.itemsize)))
     runs = [(layer, min(size, steps - done)) for done in range(0, steps, size)]
     records = _Records(mu, steps, keep, distances, reference, tol)
-    wide = _bandwidth(mu, bandwidth) if observe else None
-    look = _Look(wide, potential if observe else None, records.needed)
+    look = _look(mu, observe, bandwidth, potential, records.needed)
+    callback("watch", watch, "step and steps")
     return _follow(runs, mu, look, records, watch)
 
 
@@ -157,9 +165,9 @@ def through(
     reference: Any = None,
     observe: bool = True,
     keep: Iterable[int] | str = (),
-    bandwidth: float | int | None = None,
+    bandwidth: ScalarLike | None = None,
     potential: Any = None,
-    tol: float | int = 1e-9,
+    tol: ScalarLike = 1e-9,
     watch: Watch | None = None,
 ) -> Trajectory:
     r"""Go through different layers, one a step: $\mu_{t+1} = \mu_t K^{(t)}_{\mu_t}$.
@@ -186,9 +194,17 @@ def through(
     for layer in layers:
         check_layer(layer, mu)
     records = _Records(mu, len(layers), keep, distances, reference, tol)
-    wide = _bandwidth(mu, bandwidth) if observe else None
-    look = _Look(wide, potential if observe else None, records.needed)
+    look = _look(mu, observe, bandwidth, potential, records.needed)
+    callback("watch", watch, "step and steps")
     return _follow([(layer, 1) for layer in layers], mu, look, records, watch)
+
+
+def _look(
+    mu: EmpiricalMeasure, observe: bool, bandwidth: Any, potential: Any, path: bool
+) -> "_Look":
+    wide = _bandwidth(mu, bandwidth) if observe or bandwidth is not None else None
+    known = None if potential is None else as_potential(potential)
+    return _Look(wide, known, path) if observe else _Look(None, None, path)
 
 
 class _Look(eqx.Module):
@@ -215,6 +231,7 @@ class _Records:
         reference: Any,
         tol: Any,
     ):
+        tol = check_method(Auto(), tol)
         self.kept, self._wanted = {0: mu}, _wanted(keep, steps)
         self._distances, self._reference = distances, _reference(reference, mu)
         self.between, self.away = Chain(tol), Chain(tol)
@@ -224,6 +241,19 @@ class _Records:
     @property
     def needed(self) -> bool:
         return self._distances or self._reference is not None or bool(self._wanted)
+
+    @property
+    def doubts(self) -> str:
+        """Which distances are not as exact as was asked for, in a sentence for each kind."""
+        told = ""
+        for kind, wide in (
+            ("The distances of steps", [number + 1 for number in self.between.wide]),
+            ("The distances to the reference after steps", self.away.wide),
+        ):
+            if wide:
+                listed = ", ".join(map(str, wide[:SHOWN])) + ", ..." * (len(wide) > SHOWN)
+                told += f" {kind} {listed} have wider brackets than tol asks for."
+        return told
 
     def add(self, step: int, before: EmpiricalMeasure, after: EmpiricalMeasure) -> None:
         if self._distances:
@@ -261,6 +291,7 @@ def _follow(
         if good < count:
             status = f"Step {done + 1} has states that are not finite; step {done} is the last."
             break
+    status += records.doubts
     seen = Observed(*(np.concatenate(part).reshape(-1) for part in zip(*looks, strict=True)))
     return Trajectory(
         steps=done,
@@ -280,15 +311,18 @@ def _reference(reference: Any, mu: EmpiricalMeasure) -> EmpiricalMeasure | None:
             f"reference must be an EmpiricalMeasure with states of dimension {mu.dimension}, as mu "
             f"has, got {reference!r}"
         )
+    one_measure("reference", reference)
     return reference
 
 
 def _wanted(keep: Iterable[int] | str, steps: int) -> set[int]:
     if isinstance(keep, str):
         if keep != "all":
-            raise ValueError(f'keep must be steps or "all", got {keep!r}')
+            raise ValueError(f'keep must be steps, such as [5, 10], or "all", got {keep!r}')
         return set(range(steps + 1))
-    wanted = {_count("a step of keep", step) for step in keep}
+    if not isinstance(keep, Iterable):
+        raise ValueError(f'keep must be steps, such as [5, 10], or "all", got {keep!r}')
+    wanted = {whole("a step of keep", step) for step in keep}
     if late := sorted(step for step in wanted if step > steps):
         raise ValueError(f"keep must name steps from 0 to {steps}, got {late}")
     return wanted
@@ -300,12 +334,6 @@ def _first(look: _Look, mu: EmpiricalMeasure) -> Observed:
 
 def _bandwidth(mu: EmpiricalMeasure, bandwidth: Any) -> Array:
     if bandwidth is not None:
-        return number("bandwidth", bandwidth, positive=True).astype(mu.dtype)
+        return jnp.asarray(positive("bandwidth", bandwidth, "0.1"), mu.dtype)
     wide = WIDTH * diameter(mu)
     return jnp.where(wide > 0, wide, 1)
-
-
-def _count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
-    return int(value)

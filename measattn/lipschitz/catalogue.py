@@ -9,13 +9,13 @@ Source: the setting, T1 and T2 of docs/theory-lipschitz.md.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from measattn.attention import AbstractAttention
+from measattn.checks import metric_order, whole
 from measattn.kernel import AbstractDiracKernel, Stack
 from measattn.layer import Residual, WeightShared
 from measattn.lipschitz.domains import AbstractDomain, Ball
@@ -189,15 +189,12 @@ def _question(
 ) -> _Question:
     if not isinstance(domain, AbstractDomain):
         raise ValueError(f"domain must be a domain such as Ball(1.0), got {domain!r}")
-    if isinstance(p, bool) or not isinstance(p, Real) or not float(p) >= 1:
-        raise ValueError(f"p must be a number of at least 1, or infinity, got {p!r}")
+    p = metric_order(p)
     atoms = getattr(domain, "atoms", None) if atoms is None else atoms
-    if atoms is not None and (not isinstance(atoms, Integral) or int(atoms) < 1):
-        raise ValueError(f"atoms must be a whole number of at least 1, got {atoms!r}")
     d = common_dimension(layer, domain, dimension)
     centre = np.zeros(d) if domain.centre is None else np.asarray(domain.centre, np.float64)
-    count = None if atoms is None else int(atoms)
-    return _Question(centre, domain.radius, domain.diameter, float(p), count)
+    count = None if atoms is None else whole("atoms", atoms, 1)
+    return _Question(centre, domain.radius, domain.diameter, p, count)
 
 
 def _of_layer(layer: Any, question: _Question) -> _Answer:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
+from measattn.checks import positive, whole
 from measattn.measure import EmpiricalMeasure
 from measattn.points import state
 
@@ -96,7 +97,7 @@ class Ball(AbstractDomain):
     convex: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self):
-        _set(self, "radius", _positive("radius", self.radius))
+        _set(self, "radius", positive("radius", self.radius, "1.0"))
         _set(self, "centre", _vector("centre", self.centre))
         _set(self, "diameter", 2 * self.radius)
 
@@ -126,7 +127,7 @@ class Sphere(AbstractDomain):
     convex: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self):
-        _set(self, "radius", _positive("radius", self.radius))
+        _set(self, "radius", positive("radius", self.radius, "1.0"))
         _set(self, "centre", _vector("centre", self.centre))
         _set(self, "diameter", 2 * self.radius)
 
@@ -193,10 +194,8 @@ class Simplex(AbstractDomain):
     convex: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self):
-        d = self.dimension
-        if int(d) != d or d < 2:
-            raise ValueError(f"dimension must be a whole number above 1, got {d!r}")
-        _set(self, "centre", np.full(int(d), 1 / d))
+        d = whole("dimension", self.dimension, 2)
+        _set(self, "centre", np.full(d, 1 / d))
         _set(self, "radius", math.sqrt(1 - 1 / d) * UPWARDS)
 
     def excess(self, x: NDArray) -> NDArray:
@@ -241,13 +240,6 @@ class Everywhere(AbstractDomain):
 
     def project(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         return x
-
-
-def _positive(name: str, value: Any) -> float:
-    number = float(value)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    return number
 
 
 def _vector(name: str, value: Any) -> NDArray | None:

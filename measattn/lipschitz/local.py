@@ -10,7 +10,7 @@ $$ \sup_\varepsilon\Bigl(\sum_j\omega_j\bigl|\sum_iJ_{ji}\varepsilon_i\bigr|^p\B
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from measattn.checks import positive, whole
 from measattn.lipschitz.anywhere import anywhere
 from measattn.lipschitz.branch import branch_and_bound, readable
 from measattn.lipschitz.catalogue import bound
@@ -30,7 +31,7 @@ from measattn.lipschitz.moves import Anywhere, Moves, Split, Whole
 from measattn.lipschitz.norms.lanczos import spectral_norm
 from measattn.lipschitz.quotient import in_float64, masses
 from measattn.lipschitz.results import LocalConstant, Move, metric_name
-from measattn.measure import EmpiricalMeasure, measure
+from measattn.measure import EmpiricalMeasure, measure, need_measure
 from measattn.points import Token, state
 
 WHOLE = Whole()
@@ -86,7 +87,8 @@ def local(
     """
     order = _order(p)
     _check(mu, moves)
-    _check_numbers(tol, probability, starts, steps, seed)
+    _check_numbers(tol, probability)
+    starts, steps, seed = whole("starts", starts, 1), whole("steps", steps, 1), whole("seed", seed)
     if not isinstance(moves, Whole) and order != 1:
         raise ValueError(
             f"p must be 1 for moves={moves}, got {p!r}: for other orders only Whole() is known"
@@ -271,17 +273,13 @@ def _order(p: Any) -> float:
     return float(p)
 
 
-def _check_numbers(tol: Any, probability: Any, starts: Any, steps: Any, seed: Any) -> None:
-    if not _real(tol) or not 0 < tol < math.inf:
-        raise ValueError(f"tol must be positive and finite, such as 1e-3, got {tol!r}")
+def _check_numbers(tol: Any, probability: Any) -> None:
+    positive("tol", tol, "1e-3")
     if not _real(probability) or not 0 < probability <= 1:
         raise ValueError(
             f"probability must be between 0 and 1, such as 1 - 1e-10, or 1 for a bound without "
             f"chance, got {probability!r}"
         )
-    for name, value, least in (("starts", starts, 1), ("steps", steps, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def _real(value: Any) -> bool:
@@ -289,11 +287,7 @@ def _real(value: Any) -> bool:
 
 
 def _check(mu: Any, moves: Any) -> None:
-    if not isinstance(mu, EmpiricalMeasure):
-        raise ValueError(
-            f"mu must be a measure, got a {type(mu).__name__}: wrap points as "
-            "EmpiricalMeasure(points)"
-        )
+    need_measure("mu", mu)
     if not isinstance(moves, (Whole, Split, Anywhere)):
         raise ValueError(f"moves must be Whole(), Split() or Anywhere(domain), got {moves!r}")
     if isinstance(moves, Anywhere):

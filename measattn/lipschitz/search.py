@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
+from measattn.checks import metric_order, whole
 from measattn.kernel import moved
 from measattn.lipschitz.ascent import Game, Place, climb
 from measattn.lipschitz.domains import AbstractDomain, Ball, Everywhere
@@ -74,10 +75,10 @@ def search(
     Source: G1 and G2 of docs/theory-lipschitz.md, by which the supremum of the local constants is
         the global one.
     """
-    p = _order(p)
+    p = metric_order(p)
     if atoms is None and isinstance(domain, Everywhere):
         atoms = domain.atoms
-    size = _count("size", size if atoms is None else atoms)
+    size = whole("size", size if atoms is None else atoms, 1, LARGEST)
     dimension = common_dimension(layer, domain, dimension)
     region = _region(domain, radius)
     centre = np.zeros(dimension) if region.centre is None else np.asarray(region.centre)
@@ -145,7 +146,7 @@ def _starts(
     known = families(about, radius, len(centre), LIGHTEST)
     known = [start for start in known if len(start.points) <= size]
     # rounded up, so that layers with more or fewer families share one compiled ascent
-    count = _count("starts", count)
+    count = whole("starts", count)
     count += -(len(known) + count) % BATCH
     bad = known + scattered(count, size, radius, len(centre), LIGHTEST, rng)
     fit = equalised if equal else filled
@@ -183,19 +184,6 @@ def _region(domain: AbstractDomain, radius: float | None) -> AbstractDomain:
     if radius is None:
         raise ValueError(f"{domain} has no bound: say how far the search may look, with radius=...")
     return Ball(radius)
-
-
-def _order(p: float | int) -> float:
-    if not isinstance(p, (int, float)) or not p >= 1:
-        raise ValueError(f"p must be a number of at least 1, or infinity, got {p!r}")
-    return float(p)
-
-
-def _count(name: str, value: Any) -> int:
-    least = 0 if name == "starts" else 1
-    if int(value) != value or value < least or (name == "size" and value > LARGEST):
-        raise ValueError(f"{name} must be a whole number from {least} to {LARGEST}, got {value!r}")
-    return int(value)
 
 
 def _form(layer: Any, dimension: int) -> Form | None:

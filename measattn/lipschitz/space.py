@@ -3,6 +3,7 @@
 from typing import Any
 
 from measattn.attention import CrossAttention, MultiHead, SelfAttention
+from measattn.checks import whole
 from measattn.kernel import Stack
 from measattn.layer import FeedForward, LayerNorm, Residual, RMSNorm, WeightShared
 from measattn.lipschitz.domains import AbstractDomain
@@ -25,7 +26,7 @@ def common_dimension(layer: Any, domain: AbstractDomain, dimension: int | None =
     if own is None and domain.centre is not None:
         own = len(domain.centre)
     known = {"dimension": dimension, "the domain": own, "the layer": input_dimension(layer)}
-    values = {int(value) for value in known.values() if value is not None}
+    values = {whole("dimension", value, 1) for value in known.values() if value is not None}
     if not values:
         raise ValueError(
             "neither the layer nor the domain says in which dimension it lives: give dimension=..."
@@ -34,8 +35,6 @@ def common_dimension(layer: Any, domain: AbstractDomain, dimension: int | None =
         told = ", ".join(f"{who}: {value}" for who, value in known.items() if value is not None)
         raise ValueError(f"layer and domain must live in one dimension, got {told}")
     (value,) = values
-    if value < 1:
-        raise ValueError(f"dimension must be a whole number of at least 1, got {dimension!r}")
     return value
 
 

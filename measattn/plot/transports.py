@@ -1,10 +1,10 @@
 """Figures of optimal transport: plans, potentials, and brackets that close."""
 
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from measattn.checks import positive, whole
 from measattn.measure import EmpiricalMeasure
 from measattn.plot.atoms import areas, arrays, check_labels, dots, legend, plane
 from measattn.plot.style import (
@@ -59,8 +59,7 @@ def transport(
         ValueError: the solution is one between other measures (it knows their points; that of
             `wasserstein.solve` knows their numbers of atoms alone), or ``arcs`` is no count.
     """
-    if isinstance(arcs, bool) or not isinstance(arcs, Integral) or arcs < 0:
-        raise ValueError(f"arcs must be a whole number of at least 0, got {arcs!r}")
+    arcs = whole("arcs", arcs)
     check_labels(labels)
     (x, wx), (y, wy) = _clouds(solution, mu, nu, "plan")
     figure, axes = canvas(ax)
@@ -158,9 +157,10 @@ def bracket(solution: Any, ax: "Axes | None" = None, *, tol: float | None = None
         tol: the relative gap that was asked for, drawn as a dashed line.
 
     Raises:
-        ValueError: the solution has no rounds.
+        ValueError: the solution has no rounds, or a ``tol`` that has no place on the axis.
     """
     _check_solution(solution, "trace")
+    asked = None if tol is None else positive("tol", tol)
     if not solution.trace:
         raise ValueError(
             f"the solution has no rounds to draw, its solver was {solution.solver}: pass "
@@ -176,8 +176,8 @@ def bracket(solution: Any, ax: "Axes | None" = None, *, tol: float | None = None
     axes.plot(rounds, sides[2], ".-", color=INK, linewidth=1.0, label="relative gap")
     axes.plot(rounds, sides[0], "o-", color=ACCENTS[1], label="plan: above by")
     axes.plot(rounds, sides[1], "o-", color=ACCENTS[0], label="potentials: below by")
-    if tol is not None:
-        axes.axhline(tol, linestyle="--", color=ACCENTS[2], label="asked for")
+    if asked is not None:
+        axes.axhline(asked, linestyle="--", color=ACCENTS[2], label="asked for")
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

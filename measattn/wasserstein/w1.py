@@ -148,6 +148,8 @@ class _Judgement(NamedTuple):
     upper: float
     within: bool
     rounding: bool
+    hopeless: bool
+    """Rounding alone leaves the gap open, but it is too wide to be excused by that."""
 
     @property
     def accepted(self) -> bool:
@@ -161,13 +163,14 @@ class _Judgement(NamedTuple):
         # a plan that misses some mass is too cheap
         value = min(max(unit * certified.above.value ** (1 / p), lower), upper)
         within = upper - lower <= tol * value
-        rounding = False
+        rounding = rounded = False
         if not within:
             # the p-th root makes much of a small cost: there rounding excuses only so much
             excused = EXCUSED * unit * posed.whole.largest ** (1 / p)
             known = certified.above.resolution + 3 * posed.problem.blur
-            rounding = certified.gap <= known and upper - lower <= excused
-        return cls(value, lower, upper, within, rounding)
+            rounded = certified.gap <= known
+            rounding = rounded and upper - lower <= excused
+        return cls(value, lower, upper, within, rounding, rounded and not rounding)
 
 
 def _judged(
@@ -208,20 +211,23 @@ def _judged(
     if solver.exact and not judgement.accepted:
         raise TransportError(
             f"{proposal.solver} did not close the gap: W{p:g} lies in [{lower}, {upper}]. "
-            + _remedy(gap / upper, p),
+            + _remedy(gap / upper, p, judgement.hopeless),
             solution,
         )
     return solution
 
 
-def _remedy(ratio: float, p: float) -> str:
-    if ratio < 0.5:
-        return f"Let the solver run longer, take another, or raise tol to {2.1 * ratio:.1e}."
-    if p > 1:
+def _remedy(ratio: float, p: float, hopeless: bool) -> str:
+    # so wide a tolerance accepts the bracket, which is no help where it says next to nothing
+    wider = f"{2.1 * ratio:.1e}" if ratio < 0.5 else None
+    if hopeless:
+        accept = f", or accept a bracket as wide with tol={wider}" if wider else ""
         return (
-            f"At order {p:g} rounding in float64 alone, 1e-16 of the mass, costs this much: take a "
-            "smaller order, or see w_inf."
+            f"At order {p:g} rounding in float64 alone, 1e-16 of the mass, costs this much, "
+            f"whatever the solver: take a smaller order, or see w_inf{accept}."
         )
+    if wider:
+        return f"Let the solver run longer, take another, or raise tol to {wider}."
     return "Let the solver run longer, or take another: Auto() chooses one that fits."
 
 

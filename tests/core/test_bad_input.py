@@ -233,8 +233,11 @@ def test_an_additive_readout_of_the_wrong_length_is_refused(readout):
         (lambda: ma.RMSNorm(eps=-1.0), "eps"),
         (lambda: ma.Learned(np.ones(3)), r"table.*\(3,\)"),
         (lambda: ma.Stack([ma.SoftmatchKernel(ma.DotProduct(), GOOD)]), "SoftmatchKernel.*Determ"),
-        (lambda: ma.WeightShared(ma.LayerNorm(), -1), "whole number of layers, got -1"),
-        (lambda: ma.WeightShared(ma.LayerNorm(), 2.5), "whole number of layers, got 2.5"),
+        (
+            lambda: ma.WeightShared(ma.LayerNorm(), -1),
+            "depth must be a whole number.*got -1",
+        ),
+        (lambda: ma.WeightShared(ma.LayerNorm(), 2.5), "depth must be a whole number.*got 2.5"),
         (lambda: ma.MultiHead([]), "at least one head"),
         (lambda: ma.pre_norm([ma.LayerNorm()], []), "one norm for each sublayer, got 1 and 0"),
         (lambda: ma.post_norm([], [ma.LayerNorm()]), "one norm for each sublayer, got 0 and 1"),

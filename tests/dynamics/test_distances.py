@@ -6,7 +6,7 @@ import pytest
 import measattn as ma
 from measattn import dynamics as dyn
 from measattn.dynamics import distances
-from measattn.wasserstein import w1
+from measattn.wasserstein import NetworkSimplex, w1
 
 pytestmark = pytest.mark.float64
 
@@ -41,7 +41,9 @@ def test_a_path_that_ends_early_keeps_the_distances_of_its_good_measures():
     assert np.isfinite(path.reference.upper).all()
 
 
-def test_a_problem_starts_from_the_one_before_it_where_that_searched_for_arcs(monkeypatch):
+@pytest.fixture
+def seen(monkeypatch):
+    """The starts and the solutions of all problems along a path."""
     seen = []
 
     def recorded(*args, start, **options):
@@ -50,6 +52,10 @@ def test_a_problem_starts_from_the_one_before_it_where_that_searched_for_arcs(mo
         return solution
 
     monkeypatch.setattr(distances, "w1", recorded)
+    return seen
+
+
+def test_a_problem_starts_from_the_one_before_it_where_that_searched_for_arcs(seen):
     mu = ma.EmpiricalMeasure(RNG.normal(size=(400, 3)))
     sphere = ma.post_norm([ma.SelfAttention(ma.DotProduct(1.0), 0.1 * np.eye(3))], [ma.LayerNorm()])
     path = dyn.iterate(sphere, mu, 4, distances=False, reference=mu, observe=False, keep="all")
@@ -75,3 +81,76 @@ def test_a_reference_must_be_a_measure_of_the_same_dimension(reference):
 def test_steps_that_cannot_be_kept_are_refused(keep):
     with pytest.raises(ValueError, match="keep"):
         dyn.iterate(LAYER, CLOUD, 2, keep=keep)
+
+
+def test_steps_that_become_short_are_solved_cold_again_and_long_ones_warm(seen):
+    mu = ma.EmpiricalMeasure(RNG.normal(size=(400, 3)))
+    attention = ma.SelfAttention(ma.DotProduct(1.0), np.eye(3))
+    long, short = (
+        ma.Residual(ma.SelfAttention(ma.DotProduct(0.5), s * np.eye(3))) for s in (1, 1e-6)
+    )
+    dyn.through([attention, long, *[short] * 4, long, long], mu, observe=False)
+    rounds = [len(solution.trace) for _, solution in seen]
+    starts = [start is not None for start, _ in seen]
+    assert min(rounds[0], rounds[-2]) > 0
+    # warm while the steps before needed rounds, cold after the first that a cold try found short
+    assert starts[1]
+    assert rounds[5] == 0
+    assert starts[5:] == [False, False, True]
+
+
+def test_a_reference_that_is_far_away_costs_no_cold_tries(seen):
+    mu = ma.EmpiricalMeasure(RNG.normal(size=(400, 3)))
+    slow = ma.post_norm([ma.SelfAttention(ma.DotProduct(1.0), 0.1 * np.eye(3))], [ma.LayerNorm()])
+    dyn.iterate(slow, mu, 12, distances=False, reference=mu, observe=False)
+    assert [start is None for start, _ in seen] == [True, True] + [False] * 11
+
+
+def test_a_distance_whose_gap_stays_open_is_kept_with_its_bracket_and_so_is_the_path(monkeypatch):
+    done = []
+
+    def tired(*args, **options):
+        done.append(options["start"])
+        given_up = len(done) in (2, 3)
+        return w1(*args, **options, **({"solver": NetworkSimplex(pivots=1)} if given_up else {}))
+
+    monkeypatch.setattr(distances, "w1", tired)
+    path = dyn.iterate(LAYER, CLOUD, 5, keep="all")
+    exact = np.array([w1(path[step], path[step + 1]).value for step in range(5)])
+    assert path.steps == 5
+    assert len(path.kept) == 6
+    assert path.status == (
+        "All steps were made. The distances of steps 2, 3 have wider brackets than tol asks for."
+    )
+    assert np.all(path.lower <= exact * (1 + 1e-12))
+    assert np.all(exact <= path.upper * (1 + 1e-12))
+    wide = path.upper - path.lower > 1e-9 * path.w1
+    assert wide.tolist() == [False, True, True, False, False]
+    assert done[2] is None  # no start from what did not close
+    monkeypatch.undo()
+    fine = dyn.iterate(LAYER, CLOUD, 5)
+    assert fine.status == "All steps were made."
+
+
+def test_a_reference_whose_gap_stays_open_is_named_by_its_step(monkeypatch):
+    monkeypatch.setattr(
+        distances,
+        "w1",
+        lambda *args, **options: w1(*args, **options, solver=NetworkSimplex(pivots=1)),
+    )
+    path = dyn.iterate(LAYER, CLOUD, 2, reference=OTHER, distances=False)
+    assert "The distances to the reference after steps 0, 1, 2 have wider brackets" in path.status
+    assert len(path.reference.upper) == 3
+    end = dyn.fixed_point(LAYER, CLOUD, steps=3)
+    assert "wider than" in end.residual.status
+
+
+def test_states_too_large_for_distances_end_no_path():
+    growing = ma.SelfAttention(ma.DotProduct(0.0), 1e102 * np.eye(3))
+    path = dyn.iterate(growing, ma.EmpiricalMeasure(np.ones((2, 3))), 3, observe=False)
+    assert path.steps == 3
+    assert np.abs(path[-1].points).max() > 1e305
+    assert np.isfinite(path.w1[:2]).all()
+    assert np.isnan(path.w1[2])
+    assert (path.lower[2], path.upper[2]) == (0, np.inf)
+    assert "The distances of steps 3 have wider brackets" in path.status

@@ -148,10 +148,10 @@ def test_what_is_enough_closes_the_same_problems_that_eigenvalues_would(kind, mo
     exact = certify(sums, index, w)
     assert exact.open.all()
     for k in np.argsort(exact.upper):
-        for factor, closed in ((1 - 1e-6, False), (1 + 1e-6, True)):
+        for factor, enough_for_it in ((1 - 1e-6, False), (1 + 1e-6, True)):
             enough = float(exact.upper[k]) * factor
             found = certify(sums, index, w, enough)
-            assert found.open[k] != closed
+            assert found.open[k] != enough_for_it
             assert (found.open == (exact.upper > enough)).all()
             np.testing.assert_allclose(found.upper[found.open], exact.upper[found.open], rtol=1e-9)
             assert (found.upper[~found.open] == enough).all()

@@ -10,7 +10,9 @@ import pytest
 
 import measattn as ma
 from measattn.wasserstein import (
+    NetworkSimplex,
     Problem,
+    TransportError,
     barycentric_map,
     conditional,
     displacement,
@@ -236,3 +238,24 @@ def test_a_problem_of_ones_own_may_start_from_the_solution_of_a_nearby_one():
     cold = solve(near, solver=ma.wasserstein.ColumnGeneration())
     assert warm.value == pytest.approx(cold.value, rel=1e-12)
     assert warm.iterations < cold.iterations
+
+
+def test_where_rounding_leaves_the_gap_a_smaller_order_is_advised_and_no_longer_run():
+    rng = np.random.default_rng(0)
+    mu, nu = (ma.weighted(rng.normal(size=(30, 2)), rng.random(30)) for _ in range(2))
+    with pytest.raises(TransportError, match="whatever the solver: take a smaller order") as raised:
+        wp(mu, nu, 32)
+    words, bracket = str(raised.value), raised.value.solution
+    assert "longer" not in words
+    # what is offered besides is true: so wide a tolerance accepts
+    accepted = wp(mu, nu, 32, tol=float(words.rsplit("tol=", 1)[1].rstrip(".")))
+    assert accepted.upper == pytest.approx(bracket.upper, rel=1e-3)
+    with pytest.raises(TransportError, match="rounding.*smaller order, or see w_inf.$"):
+        wp(mu, nu, 256)
+
+
+def test_where_the_solver_gave_up_a_longer_run_or_a_larger_tolerance_is_advised():
+    rng = np.random.default_rng(0)
+    mu, nu = (ma.EmpiricalMeasure(rng.normal(size=(30, 2))) for _ in range(2))
+    with pytest.raises(TransportError, match="Let the solver run longer.*another"):
+        w1(mu, nu, solver=NetworkSimplex(pivots=1))

@@ -3,8 +3,7 @@
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from measattn.wasserstein.certificate import Certified
 from measattn.wasserstein.ground import Vector
@@ -61,12 +60,6 @@ class Proposal:
     trace: tuple[Bracket, ...] = ()
     certified: Certified | None = None
     active: Arcs | None = None
-
-
-def check_count(name: str, value: Any) -> None:
-    """Refuse an option that is no whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 class AbstractSolver(abc.ABC):

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from measattn.checks import whole
 from measattn.wasserstein.certificate import Below, Certified, from_above, from_below
 from measattn.wasserstein.ground import Index, Vector
 from measattn.wasserstein.plan import Plan, monotone
 from measattn.wasserstein.pricing import Priced, c_transform, nearest
 from measattn.wasserstein.problem import Problem
 from measattn.wasserstein.solution import Bracket
-from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run, check_count
+from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run
 from measattn.wasserstein.solvers.candidates import Candidates
 from measattn.wasserstein.solvers.simplex import NetworkSimplex
 
@@ -45,7 +46,7 @@ class ColumnGeneration(AbstractSolver):
 
     def __post_init__(self):
         for name in ("neighbours", "rounds", "pivots"):
-            check_count(name, getattr(self, name))
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
 
     def solve(self, problem: Problem, run: Run) -> Proposal:
         """Solve, price, add, until no pair of negative reduced cost is left."""

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_matrix
 
+from measattn.checks import whole
 from measattn.wasserstein.ground import Index, Vector
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.problem import Problem
-from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run, check_count
+from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class NetworkSimplex(AbstractSolver):
     pivots: int = 1_000_000_000
 
     def __post_init__(self):
-        check_count("pivots", self.pivots)
+        object.__setattr__(self, "pivots", whole("pivots", self.pivots, 1))
 
     def solve(self, problem: Problem, run: Run) -> Proposal:
         """POT's plan and potential, its warnings turned into the certificate's business."""

@@ -1,15 +1,14 @@
 """Entropic transport: an estimate with a certified bracket of its own."""
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 
+from measattn.checks import positive, whole
 from measattn.wasserstein.ground import Matrix, Vector
 from measattn.wasserstein.plan import Plan
 from measattn.wasserstein.problem import Problem
-from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run, check_count
+from measattn.wasserstein.solvers.base import AbstractSolver, Proposal, Run
 
 LARGEST = 2**24
 """More pairs than this are not held as a plan."""
@@ -45,11 +44,8 @@ class Sinkhorn(AbstractSolver):
     exact = False
 
     def __post_init__(self):
-        if not isinstance(self.epsilon, Real) or not 0 < self.epsilon < math.inf:
-            raise ValueError(
-                f"epsilon must be positive and finite, such as 1e-2, got {self.epsilon!r}"
-            )
-        check_count("iterations", self.iterations)
+        object.__setattr__(self, "epsilon", positive("epsilon", self.epsilon, "1e-2"))
+        object.__setattr__(self, "iterations", whole("iterations", self.iterations, 1))
 
     def solve(self, problem: Problem, run: Run) -> Proposal:
         """Iterations at falling temperatures."""
