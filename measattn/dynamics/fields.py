@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from measattn.attention import AbstractAttention, Outputs
+from measattn.dynamics.steps import check_kernel
 from measattn.kernel import AbstractNonlinearKernel, block_or_atoms, moved
 from measattn.layer import Layer
 from measattn.measure import EmpiricalMeasure, measure
@@ -29,6 +30,9 @@ class Increment(AbstractNonlinearKernel):
     """
 
     layer: Layer
+
+    def __check_init__(self):
+        check_kernel(self.layer)
 
     def push(self, mu: EmpiricalMeasure, block: PyTree | None = None) -> PyTree:
         x = state(block_or_atoms(mu, block))
@@ -49,6 +53,9 @@ class Tangential(AbstractNonlinearKernel):
     """
 
     layer: Layer
+
+    def __check_init__(self):
+        check_kernel(self.layer)
 
     def push(self, mu: EmpiricalMeasure, block: PyTree | None = None) -> PyTree:
         points = block_or_atoms(mu, block)

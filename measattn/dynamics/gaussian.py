@@ -46,7 +46,7 @@ class GaussianLaw:
 
     def __init__(self, mean: Any, covariance: Any):
         mean, covariance = host_array("mean", mean), host_array("covariance", covariance)
-        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        if mean.ndim != 1 or not mean.size or covariance.shape != (len(mean), len(mean)):
             raise ValueError(
                 f"mean must be a vector (d,) and covariance a matrix (d, d), got shapes "
                 f"{mean.shape} and {covariance.shape}"
@@ -72,8 +72,15 @@ class GaussianLaw:
 
     def __matmul__(self, layer: Layer) -> "GaussianLaw":
         matrix, shift = affine(layer, self)
-        image = matrix @ self.covariance @ matrix.T
-        return GaussianLaw(matrix @ self.mean + shift, (image + image.T) / 2)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = matrix @ self.mean + shift
+            image = matrix @ self.covariance @ matrix.T
+        if not (np.all(np.isfinite(mean)) and np.all(np.isfinite(image))):
+            raise ValueError(
+                "layer must send the law to one that is finite in float64, got infinite entries: "
+                "scale the layer or the law down"
+            )
+        return GaussianLaw(mean, (image + image.T) / 2)
 
     __array_ufunc__ = None  # NumPy leaves `law @ x` to us
 

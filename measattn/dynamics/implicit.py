@@ -7,7 +7,7 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Float, ScalarLike
 
-from measattn.checks import float_array, whole
+from measattn.checks import ensure, float_array, traced, whole
 from measattn.dynamics.anderson import Anderson
 from measattn.dynamics.injection import Injected
 from measattn.dynamics.steps import check_kernel, check_shapes
@@ -73,5 +73,15 @@ def equilibrium_points(
         (layer, inputs, log_weights),
         max_steps=steps,
         adjoint=optx.ImplicitAdjoint(linear_solver=linear_solver),
+        throw=False,
     )
+    arrived = solution.result == optx.RESULTS.successful
+    message = (
+        f"no equilibrium was reached in {steps} steps: equilibrium(layer, inputs) tells what the "
+        "iteration does; allow more steps, or scale the layer down until it contracts"
+    )
+    if traced(arrived):
+        return ensure(arrived, solution.value, message)
+    if not bool(arrived):
+        raise RuntimeError(message)
     return solution.value

@@ -188,6 +188,11 @@ def test_lengths_and_times_are_positive_and_finite(name, use, bad):
         (lambda: dyn.flow(LAYER, MU, 1.0, rtol=1e-300), "^rtol must be from .* to 1, got 1e-300"),
         (lambda: dyn.flow(LAYER, MU, 1.0, atol=NAN), "^atol must be finite and at least 0.*nan"),
         (lambda: dyn.flow(LAYER, MU, 1.0).measure(2), "^k, which counts the times, must be"),
+        (lambda: dyn.GaussianLaw([], np.zeros((0, 0))), "^mean must be a vector"),
+        (
+            lambda: LAW @ ma.SelfAttention(ma.DotProduct(0.1), 1e200 * np.eye(3)),
+            "^layer must send the law to one that is finite in float64.*scale",
+        ),
         (lambda: dyn.gaussian_flow(WIDE, LAW, 1.0), "keeps the dimension, this one maps 3 to 5"),
         (lambda: dyn.orthogonal_start(4, NAN, 1.0), "^beta must be a finite number.*got nan"),
         (lambda: dyn.orthogonal_start(4, 1.0, []), r"^times must be one or more .*got \[\]"),
@@ -223,6 +228,14 @@ def test_states_that_are_not_finite_end_an_iteration_at_the_last_good_ones():
         assert np.isfinite(end.measure.points).all()
         assert not np.isfinite((end.measure @ growing).points).all()
         assert f"Step {end.steps} has states that are not finite" in end.status
+
+
+def test_an_equilibrium_that_is_not_reached_is_refused_in_words_with_and_without_jit():
+    growing = ma.SelfAttention(ma.DotProduct(1.0), 1e200 * np.eye(3))
+    with pytest.raises(RuntimeError, match="^no equilibrium was reached in 5 steps: .*allow more"):
+        dyn.equilibrium_points(growing, CLOUD, steps=5)
+    with pytest.raises(RuntimeError, match="no equilibrium was reached in 5 steps: .*allow more"):
+        jax.jit(lambda x: dyn.equilibrium_points(growing, x, steps=5))(CLOUD)
 
 
 WITHOUT_TYPES_CHECKED = r"""
@@ -292,6 +305,8 @@ for make, words in (
         )
     ),
     (lambda: dyn.sinkhorn_energy(ma.DotProduct(), mu, rounds="a"), "rounds must be a whole number"),
+    *((lambda make=make: make(3), kernel + "int") for make in (dyn.Increment, dyn.Tangential)),
+    (lambda: dyn.Injected(3, cloud), kernel + "int"),
     (lambda: dyn.Anderson(memory="a"), "memory must be a whole number"),
 ):
     try:

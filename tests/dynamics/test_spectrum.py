@@ -42,5 +42,5 @@ def test_equal_tokens_have_the_spectrum_of_the_values_and_zeros():
 
 
 def test_a_count_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="n·d = 6"):
+    with pytest.raises(ValueError, match="count must be a whole number from 1 to 6, got 7"):
         dyn.spectrum(ma.SelfAttention(ma.DotProduct(1.0)), ma.EmpiricalMeasure(np.ones((3, 2))), 7)
