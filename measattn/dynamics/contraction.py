@@ -29,6 +29,9 @@ GROWTH = 100
 
 ORDERS = (1, 2, math.inf)
 
+UNDERFLOW = 2.0**-510
+"""Coordinates below this have squares that are rounded to few digits, or to 0."""
+
 
 @dataclass(frozen=True)
 class Contraction:
@@ -141,10 +144,11 @@ def _invariant(layer: Any, radius: float, pushed: float, dimension: int) -> Ball
 
 def norm(p: float, moves: NDArray, weights: NDArray) -> float:
     r"""$(\sum_i\omega_i|m_i|^p)^{1/p}$, from above."""
-    lengths = np.linalg.norm(np.asarray(moves, np.float64), axis=1)
-    lengths = lengths[weights > 0]
+    moves = np.asarray(moves, np.float64)[weights > 0]
+    # squares below the least float are lost
+    lengths = np.linalg.norm(moves, axis=1) + UNDERFLOW * math.sqrt(moves.shape[1])
     if math.isinf(p):
         return float(lengths.max()) * (1 + 1e-12)
-    scale = max(float(lengths.max()), np.finfo(float).tiny)
+    scale = float(lengths.max())
     mean = np.sum(weights[weights > 0] * (lengths / scale) ** p)
     return scale * float(mean) ** (1 / p) * (1 + 1e-12)

@@ -25,7 +25,16 @@ from measattn.dynamics.observables import diameter, lengths
 from measattn.dynamics.rate import Rate, fit_rate
 from measattn.dynamics.rounding import images
 from measattn.dynamics.steps import check_kernel, check_layer
-from measattn.dynamics.verdict import CHUNK, Run, Verdict, story, unfinished, watched
+from measattn.dynamics.verdict import (
+    CHUNK,
+    Run,
+    Verdict,
+    lost,
+    rounding,
+    story,
+    unfinished,
+    watched,
+)
 from measattn.kernel import moved, transport
 from measattn.lipschitz import UnreadableLayer
 from measattn.lipschitz.forms import form
@@ -114,7 +123,8 @@ def fixed_point(
         )
     carry = _begin(layer, mu, solver)
     clouds, run = [], Run([])
-    while run.verdict == "undecided" and len(run.residuals) < steps:
+    home = float(jnp.max(jnp.abs(carry[0])))
+    while not run.ended and len(run.residuals) < steps:
         count = min(CHUNK, steps - len(run.residuals))
         carry, path, moves = _advance(layer, mu, solver, carry, count)
         for cloud, move in zip(path, np.asarray(moves, np.float64), strict=True):
@@ -124,15 +134,21 @@ def fixed_point(
                 run = run._replace(verdict="diverged")
             elif move <= tol:
                 run = run._replace(verdict="converged")
-            if run.verdict != "undecided":
+            home = max(home, run.residuals[0])
+            if run.verdict == "converged" and lost(cloud, home):
+                run = run._replace(verdict="undecided", lost=float(jnp.max(jnp.abs(cloud))))
+            if run.ended:
                 break
         if watch is not None:
             watch(len(run.residuals), steps, run.residuals[-1])
-        if run.verdict == "undecided":
+        if not run.ended:
             run = watched(run, clouds, tol)
+            if run.ended and lost(clouds[-1], home):
+                run = Run(run.residuals, lost=float(jnp.max(jnp.abs(clouds[-1]))))
     last = measure(with_state(mu.points, clouds[-1]), mu.log_weights)
     wide = float(diameter(last))
-    run = run._replace(shrunk=wide / max(float(diameter(mu)), np.finfo(float).tiny))
+    began = float(diameter(mu))
+    run = run._replace(shrunk=wide / began if began > 0 else math.inf)
     if run.verdict == "undecided":
         run = run._replace(verdict=unfinished(run, clouds, wide))
     return _judged(layer, last, run)
@@ -218,13 +234,14 @@ def _judged(layer: Any, mu: EmpiricalMeasure, run: Run) -> FixedPoint:
         if run.verdict == "converged" and proof is not None:
             run = run._replace(verdict="certified")
     try:
-        rate = fit_rate(run.residuals, 1e-13 * max(run.residuals)) if run.period == 1 else None
+        floor = float(rounding(state(mu.points)))
+        rate = fit_rate(run.residuals, floor) if run.period == 1 else None
     except ValueError:
         rate = None
     told = story(run)
     if proof is not None:
-        rounding = "" if exact else ", if the layer is evaluated without rounding"
-        told += f" The limit is within {error:.3g} ({proof}){rounding}."
+        assumed = "" if exact else ", if the layer is evaluated without rounding"
+        told += f" The limit is within {error:.3g} ({proof}){assumed}."
     elif run.verdict != "diverged":
         told += f" No contraction is proved: {why}."
     return FixedPoint(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import lineax as lx
 import optimistix as optx
@@ -11,6 +12,7 @@ from measattn.checks import ensure, float_array, traced, whole
 from measattn.dynamics.anderson import Anderson
 from measattn.dynamics.injection import Injected
 from measattn.dynamics.steps import check_kernel, check_shapes
+from measattn.dynamics.verdict import lost
 from measattn.kernel import moved
 from measattn.measure import EmpiricalMeasure, measure
 
@@ -75,9 +77,13 @@ def equilibrium_points(
         adjoint=optx.ImplicitAdjoint(linear_solver=linear_solver),
         throw=False,
     )
-    arrived = solution.result == optx.RESULTS.successful
+    # where states have run off so far, they stop by rounding alone
+    first = jnp.max(jnp.abs(image(inputs, (layer, inputs, log_weights)) - inputs))
+    home = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(inputs)), first))
+    reached = jax.lax.stop_gradient(solution.value)
+    arrived = (solution.result == optx.RESULTS.successful) & ~lost(reached, home)
     message = (
-        f"no equilibrium was reached in {steps} steps: equilibrium(layer, inputs) tells what the "
+        f"no equilibrium was reached (steps={steps}): equilibrium(layer, inputs) tells what the "
         "iteration does; allow more steps, or scale the layer down until it contracts"
     )
     if traced(arrived):

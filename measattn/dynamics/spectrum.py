@@ -24,8 +24,8 @@ from measattn.kernel import moved
 from measattn.measure import EmpiricalMeasure, measure
 from measattn.points import state, with_state
 
-DENSE = 256
-"""Up to this many coordinates the Jacobian is formed."""
+DENSE = 600
+"""Up to this many coordinates the Jacobian is formed, which finds all copies of an eigenvalue."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +55,18 @@ class Spectrum:
 
 
 def spectrum(
-    layer: Any, mu: EmpiricalMeasure, count: ScalarLike = 6, *, seed: ScalarLike = 0
+    layer: Any, mu: EmpiricalMeasure, count: ScalarLike | None = None, *, seed: ScalarLike = 0
 ) -> Spectrum:
     r"""The leading eigenvalues of the derivative of a layer in its atoms.
+
+    Up to 600 coordinates all eigenvalues are computed. Above, Arnoldi's method finds the leading
+    ones; of an eigenvalue that occurs several times, as at a cloud of equal clusters, it may miss
+    copies, and then smaller ones stand in their places. The radius is not affected.
 
     Args:
         layer: a layer that keeps the dimension.
         mu: where to linearise, mostly a fixed point.
-        count: how many eigenvalues.
+        count: how many eigenvalues; by default six, or all if there are fewer.
         seed: of the start of the Arnoldi iteration.
 
     Raises:
@@ -75,7 +79,8 @@ def spectrum(
     check_layer(layer, mu)
     shape = state(mu.points).shape
     size = int(np.prod(shape))
-    count, seed = whole("count", count, 1, size), whole("seed", seed)
+    count = min(6, size) if count is None else whole("count", count, 1, size)
+    seed = whole("seed", seed)
 
     def push(vector: NDArray) -> NDArray:
         out = np.asarray(_push(layer, mu, jnp.asarray(vector.reshape(shape), mu.dtype)))

@@ -1,7 +1,8 @@
 """What an iteration does, judged by its last clouds against their own size and their rounding."""
 
+import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,8 @@ class Run(NamedTuple):
         verdict: what it does; undecided as long as nothing ends it.
         period: of a cycle, else 1.
         rounded: whether the atoms still move, but by no more than rounding does.
-        shrunk: the last diameter over the first.
+        shrunk: the last diameter over the first; infinite if that was 0.
+        lost: the largest coordinate, where it is so large that rounding hides all moves; else 0.
     """
 
     residuals: Sequence[float]
@@ -38,22 +40,37 @@ class Run(NamedTuple):
     period: int = 1
     rounded: bool = False
     shrunk: float = 1.0
+    lost: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing more to look for."""
+        return self.verdict != "undecided" or self.lost > 0
+
+
+def lost(cloud: Array, home: Any) -> Array:
+    """Whether roundings of a cloud are as large as an eighth of where it began and first went.
+
+    An iteration that has run off so far may stop there by rounding alone, and its stop says
+    nothing of a limit.
+    """
+    return rounding(cloud) > home / 8
 
 
 def watched(run: Run, clouds: Sequence[Array], tol: float | int) -> Run:
     """A look at the last clouds, after which a run that goes in circles or nowhere is ended."""
     period = _period(clouds, tol)
     seen = clouds[-period:] if period > 1 else clouds
-    if (period > 1 or len(clouds) == CHUNK) and _spread(seen) <= _rounding(seen[-1]):
+    if (period > 1 or len(clouds) == CHUNK) and _spread(seen) <= rounding(seen[-1]):
         return run._replace(verdict="converged", rounded=True)
     return run._replace(verdict="cycle", period=period) if period > 1 else run
 
 
 def unfinished(run: Run, clouds: Sequence[Array], diameter: float) -> Verdict:
     """What an iteration does that did not end, whose last cloud has this diameter."""
-    if run.shrunk <= COLLAPSED or diameter <= _rounding(clouds[-1]):
+    if run.shrunk <= COLLAPSED or (run.shrunk < math.inf and diameter <= rounding(clouds[-1])):
         return "collapse"
-    if len(clouds) < 3:
+    if run.lost or len(clouds) < 3:
         return "undecided"
     before, move = np.diff(np.asarray(clouds[-3:]), axis=0)
     common = np.linalg.norm(move.mean(axis=0))
@@ -74,19 +91,27 @@ def story(run: Run) -> str:
         "certified": converged,
         "converged": converged,
         "cycle": f"A cycle of period {run.period}; {moved}.",
-        "collapse": f"All atoms are one point, which still moves; {moved}.",
+        "collapse": (
+            f"Not converged in {steps} step{'s' * (steps > 1)}, but all atoms have become one "
+            f"point, which still moves; {moved}."
+        ),
         "drift": f"The cloud drifts as a whole; {moved}.",
         "diverged": f"Step {steps} has states that are not finite; this is before it.",
-        "undecided": f"Not converged in {steps} steps; {moved}.",
+        "undecided": f"Not converged in {steps} step{'s' * (steps > 1)}; {moved}.",
     }[run.verdict]
+    if run.lost:
+        told += (
+            f" States have grown to {run.lost:.2g}, where rounding is as large as the first steps "
+            "were: whether there is a limit is not known."
+        )
     if run.verdict in ("certified", "converged") and run.shrunk <= COLLAPSED:
         told += f" The cloud shrank to {run.shrunk:.2g} of its diameter."
     return told
 
 
-def _rounding(cloud: Array) -> float:
+def rounding(cloud: Array) -> Array:
     """A length below which differences of states of this size and dtype are rounding."""
-    return ROUNDED * float(jnp.finfo(cloud.dtype).eps) * float(jnp.max(jnp.abs(cloud)))
+    return ROUNDED * jnp.finfo(cloud.dtype).eps * jnp.max(jnp.abs(cloud))
 
 
 def _spread(clouds: Sequence[Array]) -> float:

@@ -27,6 +27,8 @@ from measattn.lipschitz.theorems.base import UP, norm
 from measattn.lipschitz.theorems.tokenwise import ROUNDING, constant
 from measattn.lipschitz.theorems.tokenwise import image as image_of_map
 
+OVERFLOWS = "has a value beyond float64"
+
 
 class Refused(NamedTuple):
     """A theorem that does not speak of the layer, and why."""
@@ -125,8 +127,9 @@ def bounds(
     for theorem in THEOREMS:
         try:
             answers = [theorem.evaluate(question.case(head)) for head in known.heads]
-        except Inapplicable as reason:
-            rows.append(Refused(theorem.name, theorem.statement, theorem.source, str(reason)))
+        except (Inapplicable, OverflowError) as problem:
+            reason = str(problem) if isinstance(problem, Inapplicable) else OVERFLOWS
+            rows.append(Refused(theorem.name, theorem.statement, theorem.source, reason))
             continue
         value = sum(answer[0] for answer in answers) * UP + known.residual
         rows.append(
@@ -219,6 +222,9 @@ def _of_attention(known: Form, question: _Question) -> _Answer:
                 size, checked = theorem.evaluate(question.case(head))
             except Inapplicable as reason:
                 reasons.append(f"{theorem.name} {reason}")
+                continue
+            except OverflowError:
+                reasons.append(f"{theorem.name} {OVERFLOWS}")
                 continue
             if best is None or size < best[0]:
                 best = size, theorem, checked

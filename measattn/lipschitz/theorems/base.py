@@ -147,6 +147,11 @@ def bounded(case: Case) -> Hypothesis:
     return need(math.isfinite(case.radius), "a bounded domain", f"radius {case.radius:g}")
 
 
+def moderate(size: float) -> Hypothesis:
+    """Scores are so small that maxima over them can be computed."""
+    return need(size < 1e100, "scores below 1e100", f"scores up to {size:.3g}")
+
+
 def order(case: Case, *orders: float | int) -> Hypothesis:
     """The order is one of these."""
     names = " or ".join(f"{p:g}" for p in orders)

@@ -16,6 +16,7 @@ from measattn.lipschitz.theorems.base import (
     Theorem,
     bilinear,
     bounded,
+    moderate,
     need,
     order,
     own_keys,
@@ -66,6 +67,7 @@ def _h2(case: Case) -> Answer:
 def _h4(case: Case) -> Answer:
     checked = _checked(case)
     t, tilt = _sizes(case)
+    checked += (moderate(t + tilt),)
     return _rounded(case, t + _maximum_h4(t, tilt, _multiple_of_the_identity(case))), checked
 
 

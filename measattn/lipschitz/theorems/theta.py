@@ -28,16 +28,18 @@ def theta(matrix: NDArray, shift: NDArray, radius: float) -> float:
     tilt = 2 * radius * float(np.linalg.norm(shift)) * (1 + ALLOWANCE)
     if size == 0:
         return tilt
+    # in units of the norm, whose square may not be a float
+    matrix = matrix / size
     gram, symmetric = matrix.T @ matrix, (matrix + matrix.T) / 2
 
     def bound(log_multiplier: float) -> float:
         multiplier = np.exp(log_multiplier)
         least = np.linalg.eigvalsh(gram / (2 * multiplier) - symmetric)[-1]
-        rounding = ALLOWANCE * (size**2 / (2 * multiplier) + size)
+        rounding = ALLOWANCE * (1 / (2 * multiplier) + 1)
         return multiplier / 2 + max(least, 0.0) + rounding
 
-    span = (np.log(size) - 12, np.log(size) + 3)
-    found: Any = minimize_scalar(bound, bounds=span, method="bounded", options={"xatol": 1e-10})
+    options = {"xatol": 1e-10}
+    found: Any = minimize_scalar(bound, bounds=(-12, 3), method="bounded", options=options)
     # the bound is convex in the multiplier, but any of them certifies
-    best = min(bound(float(found.x)), bound(float(np.log(2 * size))), bound(float(np.log(size))))
-    return min(radius**2 * best, 2 * radius**2 * size * (1 + ALLOWANCE)) + tilt
+    best = min(bound(float(found.x)), bound(float(np.log(2))), bound(0.0), 2 * (1 + ALLOWANCE))
+    return radius * radius * size * best + tilt

@@ -20,6 +20,7 @@ from measattn.lipschitz.theorems.base import (
     Theorem,
     bilinear,
     bounded,
+    moderate,
     need,
     norm,
     order,
@@ -59,6 +60,7 @@ def _h6(case: Case) -> tuple[float, tuple[Hypothesis, ...]]:
     square = matrix.shape[0] == matrix.shape[1]
     checked += (need(square, "queries and keys of one dimension", f"A {matrix.shape}"),)
     t, tilt = case.kappa * case.radius**2, case.radius * case.tilt
+    checked += (moderate(t + tilt),)
     top = _maximum(exponent(matrix, case.radius), t, tilt) if t + tilt > 0 else 0.0
     # where the exponent is negative, the inflated norm has made it too small
     return case.value * (t + power(top, 1)) * (1 + 1e-9 * (1 + t)), checked
