@@ -99,8 +99,8 @@ def _mixing(head: Head, diameter: float) -> float:
     if not isinstance(head.score, Dot):
         raise ValueError("scores must be bilinear: the collapse of Gaussian ones has no bound here")
     kappa = _norm(head.score.matrix)
-    # in products, which become infinite where a power would raise
-    return math.tanh(kappa * diameter * diameter / 4) * UP if kappa and diameter else 0.0
+    # products become infinite where a power would raise; scores that are all equal mix at once
+    return math.tanh(kappa * diameter * diameter / 4) * UP if kappa else 0.0
 
 
 def _length(name: str, value: Any) -> float:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, ScalarLike
 
 from measattn.checks import ensure, traced, whole
 from measattn.dynamics.fields import Tangential, directions
-from measattn.dynamics.ode import ARRIVED, FlowError, grid, solve, tolerances
+from measattn.dynamics.ode import ARRIVED, REMEDIES, FlowError, grid, solve, tolerances
 from measattn.dynamics.steps import shapes_after
 from measattn.kernel import moved
 from measattn.layer import Layer
@@ -112,8 +112,8 @@ def flow(
     if found.status != ARRIVED:
         raise FlowError(
             f"the flow stopped at t = {float(found.times[-1]):.6g} of {float(time):.6g} after "
-            f"{found.steps} steps: {found.status}; the error's flow holds the path up to there. "
-            "Ask for a shorter time, a larger tolerance or more max_steps",
+            f"{found.steps} steps: {found.status}; the error's flow holds the path up to there: "
+            f"{REMEDIES.get(found.status, 'ask for a shorter time')}",
             path,
         )
     return path

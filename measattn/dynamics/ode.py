@@ -22,6 +22,12 @@ BLOWN_UP = (
 )
 NOT_FINITE = "the velocity is not finite at the start"
 
+REMEDIES = {
+    OUT_OF_STEPS: "ask for a shorter time, a larger tolerance or more max_steps",
+    NOT_FINITE: "scale the layer or the start down until scores and values are finite",
+}
+"""What to do about it; where the solution itself ends, a shorter time."""
+
 
 class FlowError(RuntimeError):
     """A flow did not reach its last time; ``flow`` holds what was reached before."""

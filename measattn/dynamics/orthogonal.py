@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
+from scipy.special import expit
 
 from measattn.checks import host_array, host_number, whole
 
@@ -49,7 +50,7 @@ def orthogonal_start(n: Any, beta: Any, times: Any, *, normalised: bool = True) 
 
     def speed(gamma: NDArray) -> NDArray:
         if normalised:
-            weight = 1 / (np.exp(beta * (1 - gamma)) + n - 1)
+            weight = expit(beta * (gamma - 1) + np.log(n - 1)) / (n - 1)
         else:
             weight = np.exp(beta * gamma) / n
         return 2 * weight * ((n - 1) * gamma + 1)

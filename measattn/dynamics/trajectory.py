@@ -307,9 +307,11 @@ def _reference(reference: Any, mu: EmpiricalMeasure) -> EmpiricalMeasure | None:
     if reference is None:
         return None
     if not isinstance(reference, EmpiricalMeasure) or reference.dimension != mu.dimension:
+        is_one = isinstance(reference, EmpiricalMeasure)
+        got = repr(reference) if is_one else f"a {type(reference).__name__}"
         raise ValueError(
             f"reference must be an EmpiricalMeasure with states of dimension {mu.dimension}, as mu "
-            f"has, got {reference!r}"
+            f"has, got {got}"
         )
     one_measure("reference", reference)
     return reference

@@ -213,6 +213,11 @@ def test_bounds_of_huge_clouds_are_infinite_or_finite_and_no_error():
     large = dyn.diameter_bound(ma.SelfAttention(ma.DotProduct()), 1e200, 2, dimension=3)
     np.testing.assert_allclose(large, 1e200, rtol=1e-8)
     assert dyn.rank_one_bound([LAYER], [1e200], dimension=3) <= 2 * (1 + 1e-9)
+    heads = [ma.SelfAttention(ma.DotProduct(), 1e200 * np.eye(3)), still]
+    grown = dyn.diameter_bound(
+        ma.MultiHead(heads, np.eye(3, 6) + np.eye(3, 6, 3)), 1e200, 2, dimension=3
+    )
+    assert grown.tolist() == [1e200, np.inf, np.inf]
 
 
 def test_the_spectrum_of_a_huge_derivative_has_finite_residuals():

@@ -6,7 +6,7 @@ import pytest
 import measattn as ma
 from measattn import dynamics as dyn
 from measattn.dynamics import distances
-from measattn.wasserstein import NetworkSimplex, w1
+from measattn.wasserstein import ColumnGeneration, NetworkSimplex, w1
 
 pytestmark = pytest.mark.float64
 
@@ -110,7 +110,7 @@ def test_a_distance_whose_gap_stays_open_is_kept_with_its_bracket_and_so_is_the_
     done = []
 
     def tired(*args, **options):
-        done.append(options["start"])
+        done.append(args)
         given_up = len(done) in (2, 3)
         return w1(*args, **options, **({"solver": NetworkSimplex(pivots=1)} if given_up else {}))
 
@@ -126,10 +126,24 @@ def test_a_distance_whose_gap_stays_open_is_kept_with_its_bracket_and_so_is_the_
     assert np.all(exact <= path.upper * (1 + 1e-12))
     wide = path.upper - path.lower > 1e-9 * path.w1
     assert wide.tolist() == [False, True, True, False, False]
-    assert done[2] is None  # no start from what did not close
     monkeypatch.undo()
     fine = dyn.iterate(LAYER, CLOUD, 5)
     assert fine.status == "All steps were made."
+
+
+def test_a_problem_does_not_start_from_one_whose_gap_stayed_open(monkeypatch):
+    starts = []
+
+    def tired(*args, start, **options):
+        starts.append(start)
+        return w1(*args, **options, solver=ColumnGeneration(rounds=1, neighbours=1))
+
+    monkeypatch.setattr(distances, "w1", tired)
+    chain, clouds = distances.Chain(1e-9), RNG.normal(size=(2, 400, 3))
+    for _ in range(2):
+        chain.add(*map(ma.EmpiricalMeasure, clouds))
+    assert chain.wide == [0, 1]
+    assert starts == [None, None]
 
 
 def test_a_reference_whose_gap_stays_open_is_named_by_its_step(monkeypatch):

@@ -248,11 +248,11 @@ def test_a_velocity_that_is_not_finite_is_reported_at_the_start():
     [
         ({"time": -1.0}, "time must be positive"),
         ({"time": np.inf}, "time must be positive"),
-        ({"save": 1}, "save must be at least 2"),
+        ({"save": 1}, "save must be a whole number of at least 2"),
         ({"save": [0.0, 2.0]}, "increase within"),
         ({"save": [0.5, 0.5]}, "increase within"),
         ({"rtol": 1e-17}, "rtol must be"),
-        ({"atol": -1.0}, "atol at least 0"),
+        ({"atol": -1.0}, "atol must be finite and at least 0"),
     ],
 )
 def test_times_and_tolerances_that_make_no_sense_are_refused(options, words):
@@ -273,7 +273,9 @@ def test_what_cannot_flow_is_refused_with_words():
     with pytest.raises(ValueError, match="attention must be one head"):
         dynamics.Unnormalised(ma.MultiHead([dot(1.0), dot(1.0)]))
     path = dynamics.flow(dot(0.7), ma.EmpiricalMeasure([[0.8], [-0.8]]), 1.0, save=5)
-    with pytest.raises(ValueError, match="k must be one of 5 times"):
+    with pytest.raises(
+        ValueError, match="k, which counts the times, must be .* from -5 to 4, got 5"
+    ):
         path.measure(5)
 
 
