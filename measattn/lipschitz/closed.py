@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from measattn.lipschitz.derivatives.blocks import block_norms
 from measattn.lipschitz.derivatives.families import columns, outputs
@@ -18,6 +17,7 @@ from measattn.lipschitz.norms.maximum import maximise
 from measattn.lipschitz.norms.problem import UNIT, UP
 from measattn.lipschitz.norms.schur import schur
 from measattn.lipschitz.results import LocalConstant, Move, metric_name
+from measattn.lipschitz.threads import one_blas_thread
 from measattn.measure import EmpiricalMeasure
 from measattn.points import state
 
@@ -34,8 +34,7 @@ def sums(
     tol: float | int,
 ) -> LocalConstant:
     """For p = 1 and infinity: the largest of many sums of norms."""
-    # between small factorisations by LAPACK, whose idle threads spin, XLA has its own threads work
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_blas_thread():
         blocks = block_norms(derivative)
         if math.isinf(p):
             family = outputs(derivative, blocks)
@@ -67,8 +66,10 @@ def euclidean(
     rng: np.random.Generator,
 ) -> LocalConstant:
     """For p = 2: the spectral norm; with ``failure`` 0 the upper end is left to no chance."""
-    off, root = rounding(derivative, weights), np.sqrt(weights)
-    found = spectral_norm(Operator(derivative, weights), rng, 1 + 0.95 * tol, failure or CHANCE)
+    root = np.sqrt(weights)
+    with one_blas_thread():
+        off, operator = rounding(derivative, weights), Operator(derivative, weights)
+    found = spectral_norm(operator, rng, 1 + 0.95 * tol, failure or CHANCE)
     upper, chance = found.upper + off, found.probability
     if chance == 0:
         reason = "upper is certified by a Cholesky factor (G4)."

@@ -31,6 +31,7 @@ from measattn.lipschitz.moves import Anywhere, Moves, Split, Whole
 from measattn.lipschitz.norms.lanczos import spectral_norm
 from measattn.lipschitz.quotient import in_float64, masses
 from measattn.lipschitz.results import LocalConstant, Move, metric_name
+from measattn.lipschitz.threads import one_blas_thread
 from measattn.measure import EmpiricalMeasure, measure, need_measure
 from measattn.points import Token, state
 
@@ -93,7 +94,7 @@ def local(
         raise ValueError(
             f"p must be 1 for moves={moves}, got {p!r}: for other orders only Whole() is known"
         )
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), one_blas_thread():
         layer, (law, kept) = in_float64(layer), _positive(mu)
         weights = masses(law)
         derivative = parts(layer, law)

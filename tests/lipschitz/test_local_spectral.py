@@ -193,9 +193,9 @@ def test_layers_of_one_shape_are_compiled_once():
     rng = np.random.default_rng(6)
     mu = ma.EmpiricalMeasure(rng.normal(size=(130, 8)))
     local(dense.head(rng, 8, 8, 8), mu, 2)
-    before = module._extended._cached._cache_size()
+    before = module._squared._cached._cache_size()
     local(dense.head(rng, 8, 8, 8), mu, 2)
-    assert module._extended._cached._cache_size() == before > 0
+    assert module._squared._cached._cache_size() == before > 0
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -6,7 +6,7 @@ $s_{ij} = \langle Az_i, y_j\rangle + \langle g_{ij}, z_j\rangle$,
 $$ (J\varepsilon)_i = C_i\varepsilon_i
    + \Psi_i\sum_hV_h\sum_jP_{ij}\bigl[z_j + s_{ij}(y_j-\bar y_i)\bigr], $$
 
-$O(n^2d)$ for a product, and the transpose by JAX. No block of J is formed.
+$O(n^2d)$ for a product and for one with the transpose. No block of J is formed.
 Source: B7 of docs/theory.md.
 """
 
@@ -31,11 +31,13 @@ class Head(NamedTuple):
     """What a product with the derivative of one head takes; V is ``out @ into``."""
 
     p: Any  # (n m)
+    turned: Any  # (m n): its transpose, which to multiply by is slower than to keep
     asking: Any  # (s e): A is left @ asking
     asked: Any  # (m s): the keys under left
+    sought: Any  # (s m): its transpose
     images: Any  # (m r): the keys under ``into``
     means: Any  # (n r)
-    out: Any  # (v r)
+    out: Any  # (v r), None for the identity
     into: Any  # (r e)
     slopes: Any  # (n e), None for a memory, whose points do not move
     tilts: Any  # (m e) or None
@@ -80,8 +82,19 @@ class Operator(AbstractLinearMap):
         return (self.root[:, None] * total).reshape(-1)
 
     def pull(self, y: Float[Array, " M"]) -> Float[Array, " N"]:
-        like = jax.ShapeDtypeStruct((self.shape[1],), y.dtype)
-        return jax.linear_transpose(self.push, like)(y)[0]
+        n = len(self.root)
+        outputs = y.reshape(n, -1) * self.root[:, None]
+        inner = outputs
+        if self.after is not None:
+            inner = jnp.einsum("nve,nv->ne", self.after, outputs)
+        total: Any = 0.0
+        for head in self.heads:
+            total += _pulled(head, inner)
+        if self.before is not None and self.heads:
+            total = jnp.einsum("ned,ne->nd", self.before, total)
+        if self.past is not None:
+            total += jnp.matmul(outputs[:, None, :], self.past)[:, 0, :]
+        return (total / self.root[:, None]).reshape(-1)
 
 
 def rounding(parts: Parts, weights: NDArray) -> float:
@@ -131,7 +144,10 @@ def _head(rows: Rows) -> Head:
     slopes, tilts = (rows.slopes, rows.tilts) if rows.own else (None, None)
     keys = jnp.asarray(rows.keys)
     images, means = jnp.matmul(keys, into.T), jnp.matmul(rows.means, into.T)
-    head = Head(rows.p, asking, jnp.matmul(keys, left), images, means, out, into, slopes, tilts)
+    asked, turned = jnp.matmul(keys, left), np.ascontiguousarray(rows.p.T)
+    sought = np.ascontiguousarray(np.asarray(asked).T)
+    out = None if len(into) == len(rows.value) else out  # then ``thin`` left all as it is
+    head = Head(rows.p, turned, asking, asked, sought, images, means, out, into, slopes, tilts)
     return jax.tree.map(jnp.asarray, head)
 
 
@@ -146,4 +162,18 @@ def _pushed(head: Head, z: Float[Array, "n e"]) -> Float[Array, "n v"]:
     moved = jnp.matmul(change, head.images) - jnp.sum(change, axis=1)[:, None] * head.means
     if head.slopes is not None:
         moved += jnp.matmul(head.p, jnp.matmul(z, head.into.T))
-    return jnp.matmul(moved, head.out.T)
+    return moved if head.out is None else jnp.matmul(moved, head.out.T)
+
+
+def _pulled(head: Head, w: Float[Array, "n v"]) -> Float[Array, "n e"]:
+    """The transpose of ``_pushed``, from the outputs of a head to the points."""
+    w = w if head.out is None else jnp.matmul(w, head.out)
+    change = jnp.matmul(head.images, w.T) - jnp.sum(head.means * w, axis=1)[None, :]
+    change = head.turned * change
+    moved = jnp.einsum("sn,se->ne", jnp.matmul(head.sought, change), head.asking)
+    if head.slopes is not None:
+        moved += jnp.matmul(change, head.slopes)
+        moved += jnp.matmul(jnp.matmul(head.turned, w), head.into)
+    if head.tilts is not None:
+        moved += jnp.sum(change, axis=1)[:, None] * head.tilts
+    return moved
