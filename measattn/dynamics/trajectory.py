@@ -87,7 +87,8 @@ class Trajectory:
             raise TypeError(
                 f"a step is a whole number, got {step!r}: for several write [path[k] for k in ...]"
             )
-        at = int(step) if step >= 0 else self.steps + 1 + int(step)
+        at = int(step)
+        at += (self.steps + 1) * (at < 0)
         if not 0 <= at <= self.steps:
             raise IndexError(f"step {step} does not exist: this path has steps 0 to {self.steps}")
         if at not in self.kept:
