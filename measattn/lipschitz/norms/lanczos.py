@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float
+from threadpoolctl import threadpool_limits
 
 from measattn.lipschitz.norms.chance import excludes, highest, least_share, steps_enough
 from measattn.lipschitz.norms.cholesky import cholesky_norm
@@ -88,15 +89,15 @@ def lanczos(
     size = matrix.shape[1]
     share = least_share(size, probability)
     most = min(steps_enough(size, ratio, probability), size)
-    with jax.enable_x64(True):
+    # idle threads of LAPACK, which finds Ritz values between steps, would keep those of XLA waiting
+    with threadpool_limits(limits=1, user_api="blas"), jax.enable_x64(True):
         start = rng.normal(size=size)
         start /= np.linalg.norm(start)
         image = _image(matrix, jnp.asarray(start))
         unit = jnp.max(jnp.abs(image))  # in which J is measured: squares could underflow
         if unit == 0:
             return SpectralNorm(0.0, 0.0, start, probability, 1)
-        space = _room(Krylov(*(np.zeros(s) for s in ((0, size), 0, 0))), min(FIRST, most + 1))
-        space = space._replace(basis=space.basis.at[0].set(start))
+        space = _room(Krylov(start[None], np.zeros(1), np.zeros(1)), min(FIRST, most + 1))
         key = jax.random.key(int(rng.integers(2**32)))
         for k in range(1, most + 1):
             if k == len(space.basis):
