@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import ScalarLike
 from numpy.typing import NDArray
 
-from measattn.checks import metric_order
+from measattn.checks import host_number, metric_order
 from measattn.dynamics.injection import Injected
 from measattn.dynamics.steps import check_layer
 from measattn.lipschitz import Ball, Bound, bound, image
@@ -54,7 +54,7 @@ class Contraction:
         where = f"a ball of radius {self.domain.radius:.4g}"
         return f"contraction by {self.value:.6g} in {metric} on {where} ({self.bound.theorem})"
 
-    def shift(self, change: float | int | np.number) -> float:
+    def shift(self, change: ScalarLike) -> float:
         r"""How far the limit moves if the layer or its inputs change, $\varepsilon/(1-q)$ at most.
 
         Args:
@@ -71,9 +71,10 @@ class Contraction:
 
         Source: C5 and C7 of docs/theory-dynamics.md.
         """
-        if not 0 <= change < math.inf:
+        length = host_number(change)
+        if length is None or not 0 <= length < math.inf:
             raise ValueError(f"change must be a length of at least 0, got {change!r}")
-        return float(change) / (1 - self.value) * (1 + 1e-12)
+        return length / (1 - self.value) * (1 + 1e-12)
 
 
 class NotProved(ValueError):

@@ -114,7 +114,7 @@ def fixed_point(
     """
     check_layer(layer, mu)
     tol, steps = positive("tol", tol, "1e-10"), whole("steps", steps, 1)
-    callback("watch", watch, "step and residual")
+    callback("watch", watch, "step, steps and residual")
     solver = _picard(tol) if solver is None else solver
     if not isinstance(solver, optx.AbstractFixedPointSolver):
         raise ValueError(

@@ -6,6 +6,7 @@ all layers share.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import equinox as eqx
@@ -78,10 +79,20 @@ class Trajectory:
     energy: NDArray = field(repr=False)
     status: str
 
-    def __getitem__(self, step: int) -> EmpiricalMeasure:
-        at = step if step >= 0 else self.steps + 1 + step
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, step: Any) -> EmpiricalMeasure:
+        if not isinstance(step, Integral):
+            raise TypeError(
+                f"a step is a whole number, got {step!r}: for several write [path[k] for k in ...]"
+            )
+        at = int(step)
+        at += (self.steps + 1) * (at < 0)
+        if not 0 <= at <= self.steps:
+            raise IndexError(f"step {step} does not exist: this path has steps 0 to {self.steps}")
         if at not in self.kept:
-            raise KeyError(f"step {step} was not kept: pass keep=[{step}] or keep='all'")
+            raise KeyError(f"step {step} was not kept: pass keep=[{at}] or keep='all'")
         return self.kept[at]
 
     def __iter__(self) -> Iterator[EmpiricalMeasure]:
@@ -94,7 +105,8 @@ class Trajectory:
             ValueError: no distances, or too few above rounding.
         """
         if len(self.w1) == 0:
-            raise ValueError("the trajectory has no distances: pass distances=True")
+            remedy = "pass distances=True" if self.steps else "it has no steps"
+            raise ValueError(f"the trajectory has no distances: {remedy}")
         return fit_rate(self.w1, float(np.max(self.upper - self.lower)))
 
     def __repr__(self) -> str:

@@ -170,7 +170,9 @@ class Box(AbstractDomain):
         _set(self, "high", high)
         _set(self, "centre", (low + high) / 2)
         _set(self, "diameter", float(np.linalg.norm(high - low)) * UPWARDS)
-        _set(self, "radius", self.diameter / 2 * UPWARDS)
+        # the centre has been rounded
+        shifted = float(np.linalg.norm(np.spacing(np.abs(self.centre))))
+        _set(self, "radius", (self.diameter / 2 + shifted) * UPWARDS)
 
     def excess(self, x: NDArray) -> NDArray:
         return np.linalg.norm(x - np.clip(x, self.low, self.high), axis=1)

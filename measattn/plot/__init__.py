@@ -1,8 +1,8 @@
-"""Figures of measures, kernels, laws and transport.
+"""Figures of measures, kernels, laws, transport and depth.
 
-Every function returns a `matplotlib.figure.Figure` and takes an optional ``ax`` to draw into. This
-is the only package that imports matplotlib, and it does so when the first figure is drawn:
-``pip install 'measattn[repro]'``.
+Every function returns a `matplotlib.figure.Figure`; those of one panel take an optional ``ax`` to
+draw into. This is the only package that imports matplotlib, and it does so when the first figure is
+drawn: ``pip install 'measattn[repro]'``.
 """
 
 from measattn.plot.constants import growth, two_sided
@@ -10,6 +10,7 @@ from measattn.plot.curves import curve, errors_by_layer, margins
 from measattn.plot.kernels import kernel, weights
 from measattn.plot.measures import law, measure
 from measattn.plot.style import ACCENTS, INK, PAPER
+from measattn.plot.trajectories import trajectory
 from measattn.plot.transports import bracket, potential, transport
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "margins",
     "measure",
     "potential",
+    "trajectory",
     "transport",
     "two_sided",
     "weights",

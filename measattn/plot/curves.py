@@ -25,11 +25,11 @@ def curve(
 ) -> "Figure":
     r"""A rate on logarithmic axes, with the least-squares slope of $\log y$ against $\log x$.
 
-    Without ``fit`` any positive function, its points joined, over a linear abscissa.
+    Without ``fit`` any function, its points joined, over a linear abscissa; zeros are left out.
 
     Args:
-        x: abscissas, positive, at least two different ones.
-        y: ordinates, positive.
+        x: abscissas, at least two different ones; positive with ``fit``.
+        y: ordinates, positive; without ``fit`` some may be 0.
         ax: axes to draw into; a new figure by default.
         spread: standard errors of y, drawn as bars.
         bound: a proved bound at each x, drawn as a dashed line.
@@ -42,8 +42,17 @@ def curve(
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.shape != y.shape or x.ndim != 1 or len(np.unique(x)) < 2:
         raise ValueError(f"x and y must be two equally long lists, got {x.shape} and {y.shape}")
-    if min(x.min(), y.min()) <= 0:
-        raise ValueError("x and y must be positive to be drawn on logarithmic axes")
+    if fit and min(x.min(), y.min()) <= 0:
+        raise ValueError(
+            "x and y must be positive to be drawn on logarithmic axes; with fit=False x is linear, "
+            "and zeros of y are left out"
+        )
+    if not (np.isfinite(x).all() and (y >= 0).all() and (y > 0).any()):
+        raise ValueError(
+            f"x must be finite and y at least 0 and somewhere positive, got y from {y.min()} to "
+            f"{y.max()}"
+        )
+    y = np.where(y > 0, y, np.nan)
     figure, axes = canvas(ax)
     scale = "log" if fit else "linear"
     axes.set(xscale=scale, yscale="log", xlabel=names[0], ylabel=names[1])
@@ -57,7 +66,7 @@ def curve(
     else:
         axes.plot(x, y, color=ACCENTS[0], alpha=0.6, label=names[1])
         axes.yaxis.set_major_formatter("{x:g}")
-        shown = y if bound is None else np.append(y, np.asarray(bound))
+        shown = y[y > 0] if bound is None else np.append(y[y > 0], np.asarray(bound))
         # within a decade few ticks are powers of ten; beyond it the others would crowd
         axes.yaxis.set_minor_formatter("{x:g}" if shown.max() < 10 * shown.min() else "")
     if bound is not None:

@@ -1,6 +1,6 @@
 """Figures of one measure, and of a measure before and after a layer."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from measattn.plot.style import ACCENTS, INK, PAPER, canvas, house_style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+HEAD = {"headwidth": 4, "headlength": 5}
+"""Of arrows, in widths of their shafts."""
 
 
 @house_style
@@ -82,10 +86,13 @@ def law(
         axes.set_aspect("equal", adjustable="datalim")
     if len(x) == len(y):
         step = y - x
+        # heads of arrows that all end in one place would cover the atoms there
+        met = np.ptp(y, axis=0).max() < 0.05 * np.ptp(x, axis=0).max()
+        head: Any = {"headwidth": 1, "headlength": 0, "headaxislength": 0} if met else HEAD
         axes.quiver(
             x[:, 0], x[:, 1], step[:, 0], step[:, 1],
             angles="xy", scale_units="xy", scale=1, color=INK, alpha=0.45,
-            width=0.003, headwidth=4, headlength=5, zorder=2,
+            width=0.003, zorder=2, **head,
         )  # fmt: skip
     dots(axes, x, wx, ACCENTS[0], labels[0])
     dots(axes, y, wy, ACCENTS[1], labels[1])

@@ -101,6 +101,16 @@ def canvas(ax: "Axes | None", width: float = 5.2, height: float = 3.2) -> "tuple
     return figure, figure.add_subplot()
 
 
+def panels(count: int) -> "tuple[Figure, list[Axes]]":
+    """A figure of up to two panels a row."""
+    from matplotlib.figure import Figure
+
+    _show_in_notebooks()
+    columns, rows = min(count, 2), -(-count // 2)
+    figure = Figure(figsize=(3.8 * columns, 2.5 * rows), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
+
+
 def _show_in_notebooks() -> None:
     # A Figure made without pyplot has no global state to leak, but Jupyter draws it only once its
     # formatter is registered.

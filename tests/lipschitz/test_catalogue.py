@@ -1,6 +1,7 @@
 """Upper bounds: closed forms, hypotheses, refusals, composition, and pairs that must not exceed."""
 
 import math
+from fractions import Fraction
 
 import jax.numpy as jnp
 import numpy as np
@@ -203,3 +204,12 @@ def test_orders_and_numbers_of_atoms_may_be_those_of_numpy():
     assert whole.value == bound(CONTRACTING, Ball(1.0), 2, dimension=2, atoms=3).value
     with pytest.raises(ValueError, match="atoms must be a whole number"):
         bound(CONTRACTING, Ball(1.0), 2, dimension=2, atoms=0)
+
+
+def test_the_ball_around_a_box_holds_its_corners_far_from_the_origin():
+    low = np.array([1e8, -3e7])
+    high = np.nextafter(low, np.inf)  # their middle is no float
+    box = Box(low, high)
+    for corner in (low, high):
+        apart = [Fraction(a) - Fraction(b) for a, b in zip(corner, box.centre, strict=True)]
+        assert sum(a * a for a in apart) <= Fraction(box.radius) ** 2

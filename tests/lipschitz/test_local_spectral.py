@@ -144,7 +144,7 @@ def test_lanczos_brackets_the_norm_where_its_space_is_soon_invariant_too(kind, p
 
 def test_room_is_made_for_more_steps(monkeypatch):
     rng = np.random.default_rng(4)
-    matrix = np.diag(1 - np.linspace(0, 1, 300) ** 2)
+    matrix = np.diag(1 - np.linspace(0, 1, 120) ** 2)
     at_once = lanczos(Given(matrix), np.random.default_rng(0), 1.0001, 1e-10)
     monkeypatch.setattr(module, "FIRST", 2)
     found = lanczos(Given(matrix), np.random.default_rng(0), 1.0001, 1e-10)

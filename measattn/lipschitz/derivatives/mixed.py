@@ -92,7 +92,8 @@ class Mixed(AbstractSums):
             for k, j in enumerate(index):
                 scaled = self.matrices(int(j)) * np.sqrt(inverse[:, k])[:, None, None]
                 scaled = scaled.reshape(-1, self.dimension)
-                found.append(scaled.T @ scaled)
+                with jax.enable_x64(True):  # on all cores
+                    found.append(np.asarray(jnp.matmul(scaled.T, scaled)))
             gram = np.stack(found)
             rows = len(w) * a.own.shape[1]
             return gram, 4 * UNIT * (rows + 16) * np.trace(gram, axis1=1, axis2=2)

@@ -8,11 +8,11 @@ Source: F5 of docs/theory-lipschitz.md.
 """
 
 import math
-from numbers import Real
 from typing import Any
 
-import numpy as np
+from jaxtyping import ScalarLike
 
+from measattn.checks import host_number, metric_order
 from measattn.lipschitz.domains import Everywhere
 from measattn.lipschitz.forms import Dot, Head, form
 from measattn.lipschitz.results import Bound, Hypothesis, metric_name
@@ -22,8 +22,8 @@ from measattn.lipschitz.theorems.base import UP, norm
 
 def log_concave(
     layer: Any,
-    convexity: float | int | np.number,
-    p: float | int = 1,
+    convexity: ScalarLike,
+    p: ScalarLike = 1,
     *,
     dimension: int | None = None,
 ) -> Bound:
@@ -51,11 +51,10 @@ def log_concave(
 
     Source: F5 of docs/theory-lipschitz.md (the inequality of Brascamp and Lieb).
     """
-    if isinstance(convexity, bool) or not math.isfinite(convexity):
+    m = host_number(convexity)
+    if m is None or not math.isfinite(m):
         raise ValueError(f"convexity must be a finite number, got {convexity!r}")
-    if isinstance(p, bool) or not isinstance(p, Real) or not p >= 1:
-        raise ValueError(f"p must be a number of at least 1, or infinity, got {p!r}")
-    domain, m = Everywhere(), float(convexity)
+    p, domain = metric_order(p), Everywhere()
     known = form(layer, common_dimension(layer, domain, dimension))
     if known.masked or any(head.memory is not None for head in known.heads):
         raise ValueError(
@@ -71,9 +70,9 @@ def log_concave(
             Hypothesis("a law e^(-U) with Hessian of U at least m", True, f"m = {m:g}, as given"),
             Hypothesis("the law is the same for both laws of queries", True, "as stated"),
         ),
-        p=float(p),
+        p=p,
         domain=domain,
-        metric=f"{metric_name(False, float(p))} of queries",
+        metric=f"{metric_name(False, p)} of queries",
     )
 
 
