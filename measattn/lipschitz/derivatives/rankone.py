@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from measattn.lipschitz.derivatives.rows import ENTRIES
+from measattn.lipschitz.derivatives.rows import CACHE, ENTRIES, mapped
 from measattn.lipschitz.norms.problem import UNIT, AbstractSums
 
 TINY = 1e-280
@@ -25,6 +25,9 @@ TINY = 1e-280
 
 FEWEST = 64
 """Families of up to so many problems are always worked on as a whole."""
+
+FEW = 8
+"""A few problems are filled up to so many, whatever the family."""
 
 
 class Terms(NamedTuple):
@@ -96,6 +99,7 @@ class RankOne(AbstractSums):
     def _padded(self, index: NDArray, rows: NDArray) -> tuple[NDArray, NDArray]:
         """Filled up with their last entries to one of few lengths, since each is compiled anew."""
         size = min(max(1 << (len(index) - 1).bit_length(), FEWEST), self.count)
+        size = FEW if len(index) <= FEW else size
         some = np.minimum(np.arange(max(size, len(index))), len(index) - 1)
         return index[some], rows[some]
 
@@ -167,25 +171,14 @@ def _gram(t: Terms, index: Array, w: Float[Array, "m k"]) -> tuple[Array, Array]
     p2 = _squares(t.p, t.p_own)
     h = c * p2
     pulled, pulled_own = jnp.matmul(t.p, t.matrix), jnp.matmul(t.p_own, t.matrix)
-    rows = max(1, ENTRIES // d**2)
-    missing = -len(t.p) % rows
 
-    def tiles(a: Array) -> Array:
-        return jnp.pad(a, ((0, missing), (0, 0))).reshape(-1, rows, a.shape[1])
+    def some(weights: tuple[Array, Array]) -> Array:
+        """Half of the sums over terms, of a few problems: made symmetric below."""
+        c, h = (a[:, None, :] for a in weights)
+        left = c * pulled.T[None] + 0.5 * h * t.r.T[None]
+        return jnp.matmul(left.reshape(-1, left.shape[2]), t.r).reshape(-1, d, d)
 
-    up, low = np.triu_indices(d)
-
-    def add(total: tuple, tile: tuple) -> tuple[tuple, None]:
-        c, h, pulled, r = tile
-        mixed = (pulled[:, :, None] * r[:, None, :]).reshape(rows, -1)
-        square = r[:, up] * r[:, low]
-        return (total[0] + jnp.matmul(c.T, mixed), total[1] + jnp.matmul(h.T, square)), None
-
-    start = jnp.zeros((k, d * d), t.q.dtype), jnp.zeros((k, len(up)), t.q.dtype)
-    mixed, square = jax.lax.scan(add, start, (tiles(c), tiles(h), tiles(pulled), tiles(t.r)))[0]
-    # the triangle is half of the square part, its diagonal halved: the sum is made symmetric below
-    square = jnp.where((up == low)[None, :], 0.5 * square, square)
-    total = mixed.reshape(k, d, d).at[:, up, low].add(square)
+    total = mapped(some, (c.T, h.T), max(1, min(k, CACHE // (d * len(t.p)))))
     sum_c, sum_h = jnp.sum(c, axis=0), jnp.sum(h, axis=0)
     cp, cr, hr = jnp.matmul(c.T, pulled), jnp.matmul(c.T, t.r), jnp.matmul(h.T, t.r)
 

@@ -27,6 +27,9 @@ from measattn.points import need_token, state
 ENTRIES = 2**22
 """How many numbers an intermediate array may have (32 MB)."""
 
+CACHE = 2**18
+"""How many numbers are written and at once read again: they stay in the cache (2 MB)."""
+
 
 class Rows(NamedTuple):
     """One head at n queries and m keys.
@@ -150,8 +153,12 @@ def as_queries(heads: tuple[Rows, ...]) -> Float[Array, "n v d"]:
         for head in heads:
             out, into = thin(head.value)
             left, right = thin(head.matrix)
+            if right.shape[0] == right.shape[1]:  # nothing is gained by factors
+                left, right = head.matrix, None
             outs.append(out)
             found.append(_covariances(head.p, head.keys @ into.T, head.keys @ left, right))
+        if len(heads) == 1 and len(into) == len(out):  # then ``out`` is the identity
+            return found[0]
         return jnp.matmul(np.concatenate(outs, axis=1), jnp.concatenate(found, axis=1))
 
 
@@ -200,19 +207,25 @@ def _covariances(
     p: Float[Array, "n m"],
     a: Float[Array, "m r"],
     b: Float[Array, "m s"],
-    right: Float[Array, "s d"],
+    right: Float[Array, "s d"] | None,
 ) -> Float[Array, "n r d"]:
-    """Covariances of a and b in each row, times a matrix; a few columns of a at a time."""
-    (m, r), s = a.shape, b.shape[1]
-    width = max(1, min(r, ENTRIES // (m * s)))
-    missing = -r % width
-    parts = jnp.pad(a, ((0, 0), (0, missing))).T.reshape(-1, width, m)
+    """Covariances of a and b in each row, times a matrix; a few rows at a time."""
+    (n, m), r = p.shape, a.shape[1]
+    means = jnp.matmul(p, a), jnp.matmul(p, b)
 
-    def some(columns: Array) -> Array:
-        products = columns.T[:, :, None] * b[:, None, :]
-        moments = jnp.matmul(p, products.reshape(m, -1)).reshape(len(p), width, s)
-        means = jnp.matmul(p, columns.T)[:, :, None] * jnp.matmul(p, b)[:, None, :]
-        return jnp.matmul((moments - means).reshape(-1, s), right).reshape(len(p), width, -1)
+    def some(tile: tuple[Array, Array, Array]) -> Array:
+        p, a_means, b_means = tile
+        left = (p[:, None, :] * a.T[None]).reshape(-1, m)
+        found = jnp.matmul(left, b).reshape(len(p), r, -1)
+        found -= a_means[:, :, None] * b_means[:, None, :]
+        return found if right is None else jnp.matmul(found, right)
 
-    found = jnp.moveaxis(jax.lax.map(some, parts), 0, 1).reshape(len(p), -1, right.shape[1])
-    return found[:, :r]
+    return mapped(some, (p, *means), max(1, min(n, CACHE // (r * m))))
+
+
+def mapped(some: Any, arrays: tuple[Array, ...], width: int) -> Array:
+    """A function of a few rows of arrays at a time, which are filled up with zeros."""
+    n = len(arrays[0])
+    tiles = (jnp.pad(a, ((0, -n % width), (0, 0))).reshape(-1, width, a.shape[1]) for a in arrays)
+    out = jax.lax.map(some, tuple(tiles))
+    return out.reshape(-1, *out.shape[2:])[:n]

@@ -85,11 +85,13 @@ def _below(matrices: NDArray, level: NDArray) -> NDArray:
     """
     d = matrices.shape[1]
     lowered = level * (1 - 4 * UNIT * (d + 2) * (d + 1))
-    size = 1 << (len(matrices) - 1).bit_length()  # few lengths, since each is compiled anew
-    some = np.minimum(np.arange(size), len(matrices) - 1)
+    # few lengths, since each is compiled anew
+    more = [(0, (1 << (len(matrices) - 1).bit_length()) - len(matrices))]
+    if more[0][1]:
+        matrices = np.pad(matrices, more + [(0, 0)] * 2)
     with jax.enable_x64(True):
-        diagonal = np.asarray(_pivots(jnp.asarray(matrices[some]), jnp.asarray(lowered[some])))
-    return (np.isfinite(diagonal).all(axis=1) & (lowered[some] > 0))[: len(matrices)]
+        diagonal = np.asarray(_pivots(jnp.asarray(matrices), jnp.asarray(np.pad(lowered, more))))
+    return np.isfinite(diagonal).all(axis=1)[: len(lowered)] & (lowered > 0)
 
 
 @jax.jit
