@@ -8,10 +8,54 @@ import pytest
 
 import measattn as ma
 from measattn.lipschitz import Split, local
+from measattn.lipschitz.derivatives.blocks import deflated, spectral
 from measattn.points import Token
 from tests.lipschitz import dense
 
 pytestmark = pytest.mark.float64
+
+SQUARES = {
+    "random": lambda rng, d: rng.normal(size=(20, d, d)),
+    "equal": lambda rng, d: np.tile(np.eye(d), (20, 1, 1)),
+    "nearly equal": lambda rng, d: np.eye(d) + 1e-3 * rng.normal(size=(20, d, d)),
+    "rank one": lambda rng, d: rng.normal(size=(20, d, 1)) * rng.normal(size=(20, 1, d)),
+    "two largest": lambda rng, d: np.tile(
+        np.diag(np.r_[2.0, 2.0, np.full(d, 0.1)][:d]), (20, 1, 1)
+    ),
+    "graded": lambda rng, d: rng.normal(size=(20, d, d)) * np.exp(-np.arange(d))[:, None],
+    "tiny": lambda rng, d: 1e-120 * rng.normal(size=(20, d, d)),
+}
+
+
+@pytest.mark.parametrize("d", [1, 2, 8, 64, 97])
+@pytest.mark.parametrize("kind", SQUARES)
+def test_norms_without_eigenvalues_are_at_least_norms_and_a_hundredth_more_at_most(kind, d):
+    matrices = SQUARES[kind](np.random.default_rng(0), d)
+    norms, found = np.linalg.norm(matrices, 2, axis=(1, 2)), spectral(matrices)
+    assert (norms <= found).all()
+    assert (found <= 1.0101 * norms).all()
+
+
+@pytest.mark.parametrize("squarings", [0, 1, 2])
+@pytest.mark.parametrize("kind", SQUARES)
+def test_eigenvalues_are_bounded_from_one_vector_and_the_rest(kind, squarings):
+    matrices = SQUARES[kind](np.random.default_rng(1), 12)
+    grams = np.matmul(matrices, matrices.swapaxes(1, 2))
+    about, above = (np.asarray(a) for a in deflated(jnp.asarray(grams), squarings))
+    top = np.linalg.eigvalsh(grams)[:, -1]
+    assert (about <= top * (1 + 1e-12)).all()
+    assert (top <= above).all()
+    scale = np.abs(grams).max()  # squares of the smallest are below what float64 knows
+    assert (above <= scale * np.linalg.norm(grams / scale, axis=(1, 2)) * (1 + 1e-6)).all()
+
+
+def test_a_matrix_that_is_zero_has_the_norm_zero_among_others():
+    matrices = np.random.default_rng(2).normal(size=(9, 3, 3))
+    matrices[4] = 0
+    found = spectral(matrices)
+    assert found[4] == 0
+    assert (np.delete(found, 4) > 0).all()
+
 
 ORDERS = pytest.mark.parametrize("p", [1, 2, math.inf])
 N, D = 5, 3

@@ -8,6 +8,7 @@ import pytest
 
 import measattn as ma
 from measattn.lipschitz import local
+from measattn.lipschitz.derivatives import blocks
 from measattn.lipschitz.derivatives.operator import Operator, _sizes, rounding
 from measattn.lipschitz.derivatives.parts import parts
 from measattn.lipschitz.norms import lanczos as module
@@ -215,9 +216,46 @@ def test_the_allowance_for_rounding_covers_errors_of_softmax_weights(seed):
         known.append(head._replace(error=error))
         wrong.append(head._replace(p=p, means=p @ head.keys))
     allowed = rounding(replace(derivative, heads=tuple(known)), weights)
-    operators = [Operator(replace(derivative, heads=tuple(h)), weights) for h in (known, wrong)]
+    assert 1e-4 * allowed <= difference(derivative, weights, known, wrong) <= allowed
+
+
+def difference(derivative, weights, *heads):
+    """The norm of the difference of the operators with two tuples of heads."""
+    operators = [Operator(replace(derivative, heads=tuple(h)), weights) for h in heads]
     one, two = (np.asarray(module._formed(operator)) for operator in operators)
-    assert 1e-4 * allowed <= np.linalg.norm(one - two, 2) <= allowed
+    return np.linalg.norm(one - two, 2)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_allowance_covers_the_rounding_of_slopes_shorter_than_their_summands(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    n, d, error = 9, 4, 1e-5
+    mu = ma.EmpiricalMeasure(rng.normal(size=(n, d)))
+    weights = np.full(n, 1 / n)
+    heads = [dense.head(rng, d, d) for _ in range(2)]
+    derivative = parts(ma.MultiHead(heads, rng.normal(size=(d, 2 * d))), mu)
+    known, wrong = [], []
+    for head in derivative.heads:
+        short = head._replace(slopes=1e-6 * head.slopes)
+        noise = rng.normal(size=(n, d))
+        noise *= error * head.slope / np.linalg.norm(noise, axis=1, keepdims=True)
+        known.append(short)
+        wrong.append(short._replace(slopes=short.slopes + noise))
+    # what slopes are wrong by, in place of what automatic differentiation is
+    monkeypatch.setattr(blocks, "AUTODIFF", error)
+    allowed = rounding(replace(derivative, heads=tuple(known)), weights)
+    assert 1e-3 * allowed <= difference(derivative, weights, known, wrong) <= allowed
+
+
+def test_the_allowance_goes_with_slopes_and_hardly_with_their_summands():
+    rng = np.random.default_rng(0)
+    derivative = parts(dense.head(rng, 4, 4), ma.EmpiricalMeasure(rng.normal(size=(9, 4))))
+    head, weights = derivative.heads[0]._replace(error=1e-6), np.full(9, 1 / 9)
+    allowed = [
+        rounding(replace(derivative, heads=(head._replace(**more),)), weights)
+        for more in ({}, {"slope": 100 * head.slope}, {"slopes": 100 * head.slopes})
+    ]
+    assert allowed[0] < allowed[1] < 1.01 * allowed[0] < 10 * allowed[0] < allowed[2]
 
 
 def test_sizes_are_at_least_norms_and_nearer_than_frobenius():
@@ -226,6 +264,9 @@ def test_sizes_are_at_least_norms_and_nearer_than_frobenius():
     sizes = _sizes(matrices, 20)
     assert (norms <= sizes).all()
     assert (sizes <= 0.6 * np.linalg.norm(matrices, axis=(1, 2))).all()
+    apart = matrices + 100 * matrices[:, :, :1] * matrices[:, :1, :]  # the largest one stands out
+    np.testing.assert_allclose(_sizes(apart, 20), np.linalg.norm(apart, 2, axis=(1, 2)), rtol=1e-6)
+    assert (_sizes(np.zeros((3, 2, 2)), 3) == 0).all()
     single = np.outer(np.arange(3.0), np.ones(4))[None]  # of rank one nothing is lost
     assert _sizes(single, 2) == pytest.approx(np.full(2, np.linalg.norm(single)), rel=1e-8)
     assert (_sizes(single, 2) >= np.linalg.norm(single)).all()

@@ -9,6 +9,7 @@ because N is V on the complement of r. Heads are added, maps before and after mu
 Source: B7 of docs/theory.md.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -29,6 +30,9 @@ MANY, SMALL = 8, 96
 
 CLOSE = 1.02
 """Bounds of eigenvalues that exceed them by more are not used."""
+
+STEPS = 16
+"""Of the power method with a matrix; with its square a quarter of them does as much."""
 
 
 class BlockNorms(NamedTuple):
@@ -60,12 +64,13 @@ def block_norms(parts: Parts) -> BlockNorms:
     around = after[:, None] * before[None, :]
     norms, rounding = np.zeros((n, n)), np.zeros((n, n))
     for head in parts.heads:
-        error = (8 * head.error + AUTODIFF) * np.linalg.norm(head.value) * around
+        size = float(np.linalg.norm(head.value))
+        error = (8 * head.error + AUTODIFF) * size
         query = 2 * np.linalg.norm(head.matrix) * head.reach**2
-        rounding[np.diag_indices(n)] += np.diagonal(error) * query
+        rounding[np.diag_indices(n)] += error * query * np.diagonal(around)
         if head.own:
             norms += head.p * _lengths(head) * around * UP
-            rounding += error * head.p * (1 + 2 * head.reach * steepest(head))
+            rounding += levers(head, error, size)[:, None] * head.p * around
     own = parts.diagonal
     rounding[np.diag_indices(n)] += AUTODIFF * np.linalg.norm(own, axis=(1, 2))
     return BlockNorms(norms, spectral(own), rounding)
@@ -87,45 +92,66 @@ def _highest(grams: NDArray) -> NDArray:
     if len(grams) < MANY or grams.shape[1] > SMALL:
         return np.linalg.eigvalsh(grams)[:, -1]
     with jax.enable_x64(True):
-        least, found = (np.array(a) for a in _deflated(jnp.asarray(grams)))
+        least, found = (np.array(a) for a in deflated(jnp.asarray(grams), 2))
     loose = np.flatnonzero(~(found <= least * CLOSE))
     if len(loose):
         found[loose] = np.linalg.eigvalsh(grams[loose])[:, -1]
     return found
 
 
-@jax.jit
-def _deflated(grams: Float[Array, "k d d"]) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
-    """Largest eigenvalues of positive semi-definite matrices, about and from above (G6)."""
+@partial(jax.jit, static_argnames="squarings")
+def deflated(
+    grams: Float[Array, "k d d"], squarings: int
+) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
+    """Largest eigenvalues of positive semi-definite matrices, about and from above (G6).
+
+    NaN for matrices that are 0.
+    """
     d = grams.shape[1]
     error = 8 * UNIT * (d * d + 8)  # of products, and of sums of squares
 
     def one(gram: Array) -> tuple[Array, Array]:
-        trace = jnp.trace(gram)
-        scaled = gram / trace
-        power = jnp.matmul(scaled, scaled)
-        last = jnp.matmul(power, power)
-        first, second, size = (jnp.sum(a * a) for a in (scaled, power, last))
-        v = last[jnp.argmax(jnp.diagonal(last))]
-        v = jnp.matmul(last, v / jnp.linalg.norm(v))
+        trace, sizes = jnp.trace(gram), []
+        power = gram / trace
+        for _ in range(squarings):
+            sizes.append(jnp.sum(power * power))
+            power = jnp.matmul(power, power)
+        size = jnp.sum(power * power)
+        v = power[jnp.argmax(jnp.diagonal(power))]
+        for _ in range(max(1, STEPS >> 2 * squarings)):
+            v = jnp.matmul(power, v / jnp.linalg.norm(v))
         v /= jnp.linalg.norm(v)
-        image = jnp.matmul(last, v)
-        along = jnp.vdot(v, image)
-        beside = jnp.linalg.norm(image - along * v)
-        rest = jnp.sqrt(jnp.maximum(size - along**2 - 2 * beside**2, 0) + error * size)
+        image = jnp.matmul(power, v)
+        about = jnp.vdot(v, image)
+        beside = jnp.linalg.norm(image - about * v)
+        rest = jnp.sqrt(jnp.maximum(size - about**2 - 2 * beside**2, 0) + error * size)
         slack = error * jnp.sqrt(size)
-        half = (along - rest) / 2
-        top = (along + rest) / 2 + jnp.sqrt(half**2 + (beside + slack) ** 2) + slack
-        above = jnp.sqrt(jnp.sqrt(top + error * second) + error * first)
-        return jnp.sqrt(jnp.sqrt(along)) * trace, above * trace * UP
+        half = jnp.sqrt(((about - rest) / 2) ** 2 + (beside + slack) ** 2)
+        above = (about + rest) / 2 + half + slack
+        for size in reversed(sizes):
+            above, about = jnp.sqrt(above + error * size), jnp.sqrt(about)
+        return about * trace, above * trace * UP
 
     return jax.lax.map(one, grams)
 
 
-def steepest(head: Rows) -> float:
-    """The length of the longest summands of any g."""
+def levers(head: Rows, error: float, size: float) -> NDArray:
+    r"""What blocks of one head may err by, over $P_{ij}$, for each row (n,).
+
+    $$ (1+2\rho(|g_i|+f))e+2\rho f\|V\|, $$
+
+    $|g_i|$ at least the slopes of the row and f their rounding, which is relative to their
+    summands: these may be far longer than what is left of them. Source: G4.
+
+    Args:
+        head: the head.
+        error: e, the error of V and of the softmax weights.
+        size: at least the norm of V.
+    """
     tilts = 0.0 if head.tilts is None else float(np.linalg.norm(head.tilts, axis=1).max())
-    return head.slope + tilts
+    unsure = (AUTODIFF + 4 * UNIT * (head.keys.shape[1] + 8)) * (head.slope + tilts)
+    slopes = (np.linalg.norm(head.slopes, axis=1) + tilts) * UP + unsure
+    return error + 2 * head.reach * (slopes * error + unsure * size)
 
 
 def _lengths(head: Rows) -> NDArray:

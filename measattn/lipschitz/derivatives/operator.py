@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from measattn.lipschitz.derivatives.blocks import AUTODIFF, steepest
+from measattn.lipschitz.derivatives.blocks import AUTODIFF, deflated, levers, spectral
 from measattn.lipschitz.derivatives.parts import Parts
 from measattn.lipschitz.derivatives.rows import Rows, thin
 from measattn.lipschitz.norms.lanczos import AbstractLinearMap
@@ -100,9 +100,10 @@ class Operator(AbstractLinearMap):
 def rounding(parts: Parts, weights: NDArray) -> float:
     r"""What rounding may add to the norm of the operator: Schur's test with equal vectors.
 
-    The block (i, j) of a head errs by at most $P_{ij}|\Psi_i||\Phi_j|(1+2\rho|g|)e$ and, for i = j,
-    by $2|\Psi_i||A||\Phi_i|\rho^2e$ more, ρ the largest distance of a key from their mean and
-    $e = 8\epsilon\|V\|+10^{-11}\|V\|_F$, ε the error of softmax weights.
+    The block (i, j) of a head errs by at most $P_{ij}|\Psi_i||\Phi_j|$ times what ``levers`` says
+    and, for i = j, by $2|\Psi_i||A||\Phi_i|\rho^2e$ more, ρ the largest distance of a key from
+    their mean, $e = 8\epsilon\|V\|+10^{-11}\|V\|_F$, ε the error of softmax weights.
+    Source: G4 of docs/theory-lipschitz.md.
     """
     n, root = len(weights), np.sqrt(weights)
     after, before = (_sizes(a, n) for a in (parts.after, parts.before))
@@ -111,31 +112,33 @@ def rounding(parts: Parts, weights: NDArray) -> float:
     if parts.past is not None:
         own = np.broadcast_to(AUTODIFF * np.linalg.norm(parts.past, axis=(1, 2)) * UP, n)
     for head in parts.heads:
-        size = 8 * head.error * _norm(head.value) + AUTODIFF * np.linalg.norm(head.value)
+        value = _norm(head.value)
+        size = 8 * head.error * value + AUTODIFF * np.linalg.norm(head.value)
         own = own + 2 * size * _norm(head.matrix) * head.reach**2 * after * before
         if head.own:
-            size *= 1 + 2 * head.reach * steepest(head)
-            rows += size * root * after * (head.p @ (before / root))
-            columns += size * before / root * ((root * after) @ head.p)
+            lever = levers(head, size, value)
+            rows += lever * root * after * (head.p @ (before / root))
+            columns += before / root * ((lever * root * after) @ head.p)
     return math.sqrt(float((rows + own).max()) * float((columns + own).max())) * UP
 
 
 def _norm(matrix: NDArray) -> float:
-    return float(np.linalg.norm(matrix, 2)) * UP
+    return float(spectral(matrix[None])[0])
 
 
 def _sizes(matrices: NDArray | None, n: int) -> NDArray:
-    r"""At least the norms of matrices (n,), $\|M^\top M\|_F^{1/2}$; 1 where there is none.
+    """At least the norms of matrices (n,), by one product and no eigenvalues; 1 if there are none.
 
-    That is the fourth root of the sum of the fourth powers of the singular values: nearer to the
-    largest than the Frobenius norm, and one product instead of eigenvalues.
+    They exceed them by what is left of the Gram matrix's Frobenius norm beside its first direction.
     """
     if matrices is None:
         return np.ones(n)
+    squares = np.sum(matrices**2, axis=(1, 2))
     with jax.enable_x64(True):
-        grams = np.asarray(jnp.matmul(matrices.swapaxes(1, 2), matrices))
-    lost = 8 * UNIT * (matrices.shape[1] + 4) * np.sum(matrices**2, axis=(1, 2))
-    return np.broadcast_to(np.sqrt(np.linalg.norm(grams, axis=(1, 2)) + lost) * UP, n)
+        grams = jnp.matmul(matrices.swapaxes(1, 2), matrices)
+        found = np.asarray(deflated(grams, 0)[1])
+    lost = 8 * UNIT * (matrices.shape[1] + 4) * squares
+    return np.broadcast_to(np.sqrt(np.where(squares > 0, found, 0) + lost) * UP, n)
 
 
 def _head(rows: Rows) -> Head:
