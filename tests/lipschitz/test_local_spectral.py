@@ -5,6 +5,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import measattn as ma
 from measattn.lipschitz import local
@@ -143,6 +144,27 @@ def test_lanczos_brackets_the_norm_where_its_space_is_soon_invariant_too(kind, p
     assert found.steps <= steps_enough(n, 1.01, probability)
 
 
+@pytest.mark.parametrize("kind", ["random", "rank one", "identity"])
+def test_vectors_stay_orthogonal_where_nothing_is_left_of_the_next_one_too(kind, monkeypatch):
+    rng = np.random.default_rng(8)
+    n, given, inner = 60, [], module._squared
+    matrix = {
+        "random": rng.normal(size=(n, n)) * 0.7 ** np.arange(n),
+        "rank one": np.outer(rng.normal(size=n), rng.normal(size=n)),
+        "identity": np.eye(n),
+    }[kind]
+
+    def watched(matrix, v, scale):
+        given.append(np.array(v))
+        return inner(matrix, v, scale)
+
+    monkeypatch.setattr(module, "_squared", watched)
+    monkeypatch.setattr(module, "excludes", lambda *_: False)
+    found = lanczos(Given(matrix), rng, 1.01, 1e-10)
+    assert len(given) == found.steps > 40
+    np.testing.assert_allclose(np.array(given) @ np.array(given).T, np.eye(len(given)), atol=1e-12)
+
+
 def test_room_is_made_for_more_steps(monkeypatch):
     rng = np.random.default_rng(4)
     matrix = np.diag(1 - np.linspace(0, 1, 120) ** 2)
@@ -247,6 +269,20 @@ def test_the_allowance_covers_the_rounding_of_slopes_shorter_than_their_summands
     assert 1e-3 * allowed <= difference(derivative, weights, known, wrong) <= allowed
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_allowance_covers_errors_of_what_queries_see_of_a_memory(seed):
+    rng = np.random.default_rng(seed)
+    n, m, d, error = 6, 9, 4, 1e-5
+    memory = ma.EmpiricalMeasure(rng.normal(size=(m, d)) * 10.0 ** rng.uniform(-1, 0.5))
+    layer = ma.CrossAttention(ma.DotProduct(1.0), rng.normal(size=(d, d)), memory)
+    derivative = parts(layer, ma.EmpiricalMeasure(rng.normal(size=(n, d))))
+    head, weights = derivative.heads[0]._replace(error=error), np.full(n, 1 / n)
+    p = head.p * (1 + error * np.where(rng.random((n, m)) < 0.5, 1, -1))
+    wrong = head._replace(p=p, means=p @ head.keys)
+    allowed = rounding(replace(derivative, heads=(head,)), weights)
+    assert 1e-4 * allowed <= difference(derivative, weights, (head,), (wrong,)) <= allowed
+
+
 def test_the_allowance_goes_with_slopes_and_hardly_with_their_summands():
     rng = np.random.default_rng(0)
     derivative = parts(dense.head(rng, 4, 4), ma.EmpiricalMeasure(rng.normal(size=(9, 4))))
@@ -270,3 +306,23 @@ def test_sizes_are_at_least_norms_and_nearer_than_frobenius():
     single = np.outer(np.arange(3.0), np.ones(4))[None]  # of rank one nothing is lost
     assert _sizes(single, 2) == pytest.approx(np.full(2, np.linalg.norm(single)), rel=1e-8)
     assert (_sizes(single, 2) >= np.linalg.norm(single)).all()
+
+
+def test_blas_has_one_thread_beside_lanczos_and_its_own_again_after(monkeypatch):
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen, inner = [], module._squared
+
+    def watched(*args):
+        seen.append(threads())
+        return inner(*args)
+
+    monkeypatch.setattr(module, "_squared", watched)
+    rng = np.random.default_rng(7)
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        local(dense.head(rng, 8, 8, 8), ma.EmpiricalMeasure(rng.normal(size=(130, 8))), 2)
+        assert seen
+        assert all(now == {1} for now in seen)
+        assert threads() == before
