@@ -278,7 +278,7 @@ for make, words in (
     (lambda: dyn.iterate(layer, mu, 2, reference=cloud), "reference must be an EmpiricalMeasure"),
     (lambda: dyn.fixed_point(layer, mu, "small"), "tol must be positive and finite"),
     (lambda: dyn.fixed_point(layer, mu, solver="picard"), "solver must be a fixed-point solver"),
-    (lambda: dyn.fixed_point(layer, mu, watch=3), "watch must be a function of step and resid"),
+    (lambda: dyn.fixed_point(layer, mu, watch=3), "watch must be a function of step, steps"),
     (lambda: dyn.equilibrium(layer, cloud, None), "tol must be positive and finite"),
     (lambda: dyn.equilibrium_points(layer, cloud, solver="a"), "solver must be a solver of opt"),
     (
