@@ -88,6 +88,10 @@ LAYERS = {
         [heads(rng), feed_forward(rng)], [ma.LayerNorm(), ma.LayerNorm(rng.normal(size=D))]
     ),
     "feed-forward": feed_forward,
+    "one head, wide values": lambda rng: dense.head(rng, D, 5),
+    "one head, values of rank one": lambda rng: ma.SelfAttention(
+        ma.Bilinear(*rng.normal(size=(2, D, D)), 1.0), np.outer(*rng.normal(size=(2, D)))
+    ),
 }
 
 
@@ -99,6 +103,7 @@ def assert_holds(found, expected):
 
 CASES = [(kind, 1) for kind in LAYERS]
 CASES += [(kind, p) for kind in ("saturated", "pre-norm block") for p in (2, math.inf)]
+CASES += [(kind, 2) for kind in LAYERS if kind.startswith("one head, ")]
 CASES += [("one head, norm before", math.inf), ("feed-forward", math.inf), ("post-norm block", 2)]
 
 

@@ -113,7 +113,7 @@ def rounding(parts: Parts, weights: NDArray) -> float:
         own = np.broadcast_to(AUTODIFF * np.linalg.norm(parts.past, axis=(1, 2)) * UP, n)
     for head in parts.heads:
         value = _norm(head.value)
-        size = 8 * head.error * value + AUTODIFF * np.linalg.norm(head.value)
+        size = 8 * head.error * value + AUTODIFF * float(np.linalg.norm(head.value))
         own = own + 2 * size * _norm(head.matrix) * head.reach**2 * after * before
         if head.own:
             lever = levers(head, size, value)

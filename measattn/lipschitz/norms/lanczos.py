@@ -8,6 +8,7 @@ Source: G4 of docs/theory-lipschitz.md.
 
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -140,12 +141,12 @@ def _formed(matrix: AbstractLinearMap) -> Float[Array, "M N"]:
 
 
 @eqx.filter_jit
-def _image(matrix: AbstractLinearMap, x: Array) -> Array:
+def _image(matrix: AbstractLinearMap, x: Any) -> Array:
     return matrix.push(x)
 
 
 @eqx.filter_jit
-def _squared(matrix: AbstractLinearMap, v: Array, scale: Array) -> tuple[Array, Array]:
+def _squared(matrix: AbstractLinearMap, v: Any, scale: Any) -> tuple[Array, Array]:
     r"""$J^\top Jv$ in squares of a scale, and the scale, found in the first step if it is 0.
 
     In others squares could underflow.
