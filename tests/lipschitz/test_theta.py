@@ -6,6 +6,8 @@ import pytest
 from measattn.lipschitz import theta
 from measattn.lipschitz.families import extremal_pair
 from measattn.lipschitz.forms import Dot
+from measattn.lipschitz.theorems.span import within_span
+from measattn.lipschitz.theorems.weighted_column import exponent
 
 pytestmark = pytest.mark.float64
 
@@ -46,3 +48,29 @@ def test_the_pair_that_a_search_starts_from_attains_theta():
         assert max(np.linalg.norm(x), np.linalg.norm(y)) <= 1.3 * (1 + 1e-9)
         assert attained == pytest.approx(x @ matrix.T @ (y - x))
         assert attained <= theta(matrix, zero, 1.3) <= attained * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("kind", ["random", "symmetric", "identity", "noise"])
+def test_matrices_of_small_rank_are_looked_at_in_their_span(kind):
+    rng = np.random.default_rng(6)
+    left, right = rng.normal(size=(2, 3, 40))
+    matrix = {
+        "random": left.T @ right,
+        "symmetric": left.T @ left,
+        "identity": np.diag(np.r_[np.ones(3), np.zeros(37)]),
+        "noise": left.T @ right + 1e-14 * rng.normal(size=(40, 40)),
+    }[kind]
+    inner, lost = within_span(matrix)
+    assert len(inner) == 6
+    values = np.linalg.svd(matrix, compute_uv=False)
+    np.testing.assert_allclose(np.linalg.svd(inner, compute_uv=False)[:3], values[:3])
+    assert values[3:].max() <= lost <= 1e-11 * values[0]
+    bounds = exponent(matrix, 1.0)
+    norms = [np.linalg.norm(matrix - 2 * nu * np.eye(40), 2) for nu in bounds.multipliers]
+    assert (bounds.norms >= norms).all()
+    np.testing.assert_allclose(bounds.norms, norms, rtol=1e-8)
+    # in another order of magnitude of the rank nothing is left out
+    full = matrix + 1e-9 * values[0] * np.eye(40)
+    assert within_span(full)[0] is full
+    zero = np.zeros(40)
+    assert theta(matrix, zero, 1.3) == pytest.approx(theta(full, zero, 1.3), rel=1e-7)

@@ -138,7 +138,8 @@ def _sizes(matrices: NDArray | None, n: int) -> NDArray:
         grams = jnp.matmul(matrices.swapaxes(1, 2), matrices)
         found = np.asarray(deflated(grams, 0)[1])
     lost = 8 * UNIT * (matrices.shape[1] + 4) * squares
-    return np.broadcast_to(np.sqrt(np.where(squares > 0, found, 0) + lost) * UP, n)
+    # of a matrix that is 0, or whose squares underflow, nothing is found
+    return np.broadcast_to(np.sqrt(np.where(np.isfinite(found), found, squares) + lost) * UP, n)
 
 
 def _head(rows: Rows) -> Head:

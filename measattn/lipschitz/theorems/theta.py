@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from measattn.lipschitz.theorems.span import within_span
+
 ALLOWANCE = 1e-10
 """What eigenvalues are raised by, relative to the norms of the matrices."""
 
@@ -29,17 +31,17 @@ def theta(matrix: NDArray, shift: NDArray, radius: float) -> float:
     if size == 0:
         return tilt
     # in units of the norm, whose square may not be a float
-    matrix = matrix / size
+    matrix, lost = within_span(matrix / size)
     gram, symmetric = matrix.T @ matrix, (matrix + matrix.T) / 2
 
     def bound(log_multiplier: float) -> float:
         multiplier = np.exp(log_multiplier)
         least = np.linalg.eigvalsh(gram / (2 * multiplier) - symmetric)[-1]
         rounding = ALLOWANCE * (1 / (2 * multiplier) + 1)
-        return multiplier / 2 + max(least, 0.0) + rounding
+        return multiplier / 2 + max(least, 0.0) + rounding  # 0 is what it is outside of the span
 
     options = {"xatol": 1e-10}
     found: Any = minimize_scalar(bound, bounds=(-12, 3), method="bounded", options=options)
     # the bound is convex in the multiplier, but any of them certifies
     best = min(bound(float(found.x)), bound(float(np.log(2))), bound(0.0), 2 * (1 + ALLOWANCE))
-    return radius * radius * size * best + tilt
+    return radius * radius * size * (best + 2 * lost) + tilt

@@ -28,6 +28,7 @@ from measattn.lipschitz.theorems.base import (
     power,
     unmasked,
 )
+from measattn.lipschitz.theorems.span import within_span
 from measattn.lipschitz.theorems.theta import theta
 
 TOLERANCE = 2e-4
@@ -70,10 +71,13 @@ def exponent(matrix: NDArray, radius: float) -> Exponent:
     """What bounds the exponent of H6, for each multiplier."""
     size = norm(matrix)
     nus = MULTIPLIERS * size
+    inner, lost = within_span(matrix)
+    # outside of the span it is 2ν, as on the half of the span where A is 0;
     # the difference itself has been rounded
-    norms = [norm(matrix - 2 * nu * np.eye(len(matrix))) + 1e-14 * (size + nu) for nu in nus]
+    norms = np.array([norm(inner - 2 * nu * np.eye(len(inner))) for nu in nus])
+    norms += lost + 1e-14 * (size + nus)
     cap = theta(matrix, np.zeros(len(matrix)), radius)
-    return Exponent(np.array(norms) * radius**2 * UP, nus * radius**2, cap)
+    return Exponent(norms * radius**2 * UP, nus * radius**2, cap)
 
 
 def _maximum(bounds: Exponent, t: float, tilt: float) -> float:
