@@ -46,10 +46,14 @@ class Question(NamedTuple):
         return self.head.matrix
 
     @property
+    def shift(self) -> NDArray:
+        """c, the score taken about the centre of the ball."""
+        return self.head.shift + self.matrix @ self.region.centre
+
+    @property
     def tilt(self) -> float:
-        """|c|, the score taken about the centre of the ball."""
-        shift = self.head.shift + self.matrix @ self.region.centre
-        return float(np.linalg.norm(shift))
+        """|c|."""
+        return float(np.linalg.norm(self.shift))
 
     @property
     def inverse(self) -> float:
@@ -96,31 +100,49 @@ def _b3(q: Question) -> float:
     q.need(q.matrix.shape[0] == q.matrix.shape[1], "queries and keys of one dimension")
     mass = 0.0
     if math.isfinite(q.p):
-        mass = theta(q.matrix, r) + 2 * r * q.tilt
+        mass = theta(q.matrix, q.shift, r)
         mass = mass if q.atoms is None else min(mass, math.log(q.atoms))
         mass /= q.p
     return q.value * (k * r * r + math.exp(mass) * (1 + q.factor * (k * r + q.tilt) * r))
 
 
-def theta(matrix: NDArray, radius: float) -> float:
-    r"""$R^2\min_\lambda[\lambda/2 + \lambda_{\max}(A^TA/2\lambda - (A+A^T)/2)^+]$ (H5)."""
-    size = _norm(matrix)
-    if size == 0:
-        return 0.0
+def theta(matrix: NDArray, shift: NDArray, radius: float) -> float:
+    r"""$\theta_R(A, c)$ from above (H5): a minimum over λ and, for each of them, over ν."""
+    size, length = _norm(matrix), float(np.linalg.norm(shift))
+    simple = 2 * radius * (radius * size + length)
+    if size * radius <= 1e-8 * length:
+        return simple
+    c = shift / radius
 
     def half(logarithm: float) -> float:
         multiplier = math.exp(logarithm)
         form = matrix.T @ matrix / (2 * multiplier) - (matrix + matrix.T) / 2
-        top = float(np.linalg.eigvalsh(form)[-1])
-        return multiplier / 2 + max(top, 0.0) + 1e-14 * len(matrix) * (size + size**2 / multiplier)
+        values, vectors = np.linalg.eigh(form)
+        h = vectors.T @ (matrix.T @ c / multiplier - c)
+        rounding = 1e-14 * len(matrix) * (size + size**2 / multiplier)
+        found = multiplier / 2 + c @ c / (2 * multiplier) + _over_ball(values, h)
+        return found * (1 + 1e-13) + rounding
 
     # convex in the multiplier, often with a kink at the minimum: golden sections find it
-    low, high = math.log(size) - 12, math.log(size) + 3
+    low, high = math.log(size) - 12, math.log(size + length / radius) + 3
     golden = (math.sqrt(5) - 1) / 2
     for _ in range(90):
         left, right = high - golden * (high - low), low + golden * (high - low)
         low, high = (low, right) if half(left) <= half(right) else (left, high)
-    return radius**2 * min(2 * size, half(low), half(high))
+    return min(radius**2 * half(low), radius**2 * half(high), simple)
+
+
+def _over_ball(values: NDArray, h: NDArray) -> float:
+    """The maximum of a quadratic form with these eigenvalues and a linear one on the unit ball."""
+    top = max(float(values[-1]), 0.0)
+    below, most = 0.0, float(np.linalg.norm(h)) / 2
+    if most == 0:
+        return top
+    for _ in range(100):
+        middle = (below + most) / 2
+        steep = np.linalg.norm(h / (top - values + middle)) > 2
+        below, most = (middle, most) if steep else (below, middle)
+    return top + most + float(np.sum(h**2 / (top - values + most))) / 4
 
 
 def _b6(q: Question) -> float:
@@ -253,5 +275,5 @@ def _maximum_h6(question: Question) -> tuple[maxima.Problem, float]:
     question.need(question.p == 1, "p = 1")
     question.need(matrix.shape[0] == matrix.shape[1], "queries and keys of one dimension")
     t = _norm(matrix) * radius**2
-    cap = theta(matrix, radius)
+    cap = theta(matrix, question.shift, radius)
     return maxima.h6(radius**2 * matrix, cap, radius * question.tilt), t

@@ -50,7 +50,7 @@ def h6(matrix: NDArray, cap: float, g: float) -> Problem:
 
     Args:
         matrix: $R^2A$.
-        cap: $\theta_R(A, 0)$.
+        cap: $\theta_R(A, c)$.
         g: R|c|.
     """
     t = float(np.linalg.svd(matrix, compute_uv=False)[0])
@@ -66,11 +66,13 @@ def h6(matrix: NDArray, cap: float, g: float) -> Problem:
         corner = 1 - low[0] ** 2 - low[1] ** 2
         rise = np.full(d.shape, cap)
         for nu, apart in tried:
-            np.minimum(rise, apart * d * m + np.minimum(2 * nu * d * m, nu * corner), out=rise)
+            np.minimum(
+                rise, apart * d * m + np.minimum(2 * nu * d * m, nu * corner) + g * d, out=rise
+            )
         s, share = steep * d, (t * m + g) / (steep or 1.0)
         chi = np.sqrt((1 + s**2) * (1 + share**2))
         chi = np.where(s < share, 1 + s * share, np.where(s * share > 1, s + share, chi))
-        top = rise + g * d + np.minimum(_tail(chi, steep), math.log(1 + 2 * steep))
+        top = rise + np.minimum(_tail(chi, steep), math.log(1 + 2 * steep))
         return np.where(low[0] - m <= 1, top, -math.inf)
 
     return Problem(above, (2.0, 1.0), 1e-3 * (1 + steep))

@@ -2,7 +2,7 @@ r"""Any score $\langle Ax+c,y\rangle$ on a ball, for $W_1$: the weighted column 
 
 The bound is $\|V\|(t+N)$, $\log N$ at most a maximum over two numbers,
 
-$$ \max_{D\le2,\ D-1\le m\le1}\bigl[e(D,m)+\gamma D+\min\{H(\chi(D,m)),\log(1+2\ell')\}\bigr], $$
+$$ \max_{D\le2,\ D-1\le m\le1}\bigl[e(D,m)+\min\{H(\chi(D,m)),\log(1+2\ell')\}\bigr], $$
 
 with $t=\kappa R^2$, $\gamma=R|c|$, $\ell'=t+\gamma$. Source: H3 and H6 of docs/theory-lipschitz.md.
 """
@@ -42,12 +42,12 @@ MULTIPLIERS = np.concatenate([[0.0], 2.0 ** (np.arange(-24, 9) / 4)])
 
 
 class Exponent(NamedTuple):
-    r"""Bounds of $\langle A\bar\pi,w\rangle$ for $|w|=D$, $|\bar\pi|=m$, both in units of R.
+    r"""Bounds of $\langle A\bar\pi+c,w\rangle$ for $|w|=D$, $|\bar\pi|=m$, both in units of R.
 
     Attributes:
         norms: $R^2\|A-2\nu I\|$, one for each ν.
         multipliers: $R^2\nu$.
-        cap: $\theta_R(A,0)$.
+        cap: $\theta_R(A,c)$.
     """
 
     norms: NDArray
@@ -62,21 +62,22 @@ def _h6(case: Case) -> tuple[float, tuple[Hypothesis, ...]]:
     checked += (need(square, "queries and keys of one dimension", f"A {matrix.shape}"),)
     t, tilt = case.kappa * case.radius**2, case.radius * case.tilt
     checked += (moderate(t + tilt),)
-    top = _maximum(exponent(matrix, case.radius), t, tilt) if t + tilt > 0 else 0.0
+    bounds = exponent(matrix, case.dot.shift, case.radius)
+    top = _maximum(bounds, t, tilt) if t + tilt > 0 else 0.0
     # where the exponent is negative, the inflated norm has made it too small
     return case.value * (t + power(top, 1)) * (1 + 1e-9 * (1 + t)), checked
 
 
-def exponent(matrix: NDArray, radius: float) -> Exponent:
+def exponent(matrix: NDArray, shift: NDArray, radius: float) -> Exponent:
     """What bounds the exponent of H6, for each multiplier."""
     size = norm(matrix)
     nus = MULTIPLIERS * size
-    inner, lost = within_span(matrix)
+    inner, _, lost = within_span(matrix)
     # outside of the span it is 2ν, as on the half of the span where A is 0;
     # the difference itself has been rounded
     norms = np.array([norm(inner - 2 * nu * np.eye(len(inner))) for nu in nus])
     norms += lost + 1e-14 * (size + nus)
-    cap = theta(matrix, np.zeros(len(matrix)), radius)
+    cap = theta(matrix, shift, radius)
     return Exponent(norms * radius**2 * UP, nus * radius**2, cap)
 
 
@@ -103,11 +104,12 @@ def _above(boxes: NDArray, half: NDArray, bounds: Exponent, t: float, tilt: floa
     (least_d, least_m), (d, m) = boxes - half, boxes + half
     inner = np.minimum(2 * m * d, 1 - least_d**2 - least_m**2)
     rise = np.full(d.shape, bounds.cap)
+    swing = tilt * d  # what the shift adds
     for size, nu in zip(bounds.norms, bounds.multipliers, strict=True):
-        rise = np.minimum(rise, size * m * d + nu * inner)
+        rise = np.minimum(rise, size * m * d + nu * inner + swing)
     reach = t + tilt
     root = _chi(reach * d, (t * m + tilt) / reach)
-    top = rise + tilt * d + np.minimum(_log_and_shift(root, reach), math.log1p(2 * reach))
+    top = rise + np.minimum(_log_and_shift(root, reach), math.log1p(2 * reach))
     return np.where(m >= least_d - 1, top, -math.inf)  # y would be outside of the ball
 
 
@@ -126,7 +128,7 @@ def _log_and_shift(chi: NDArray, reach: float) -> NDArray:
 
 H6 = Theorem(
     "H6",
-    "‖V‖[t + max_{D,m} e^(e(D,m) + γD) min(e^H(χ), 1 + 2ℓ')]",
+    "‖V‖[t + max_{D,m} e^(e(D,m)) min(e^H(χ), 1 + 2ℓ')]",
     "docs/theory-lipschitz.md, H3 and H6",
     True,
     _h6,
