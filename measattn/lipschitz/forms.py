@@ -9,6 +9,7 @@ and are dropped. Weights are cast up to float64 before they are multiplied.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,19 @@ class Dot:
     shift: NDArray
 
     def about(self, centre: NDArray) -> "Dot":
-        """The same score of points measured from a centre."""
-        return replace(self, shift=self.shift + self.matrix @ centre)
+        """The same score of points measured from a centre, its shift rounded once.
+
+        Far from the origin Az and c may cancel, and float64 would keep none of their difference.
+        """
+        if not centre.any():
+            return self
+        if not (np.isfinite(self.matrix).all() and np.isfinite(self.shift).all()):
+            return replace(self, shift=self.shift + self.matrix @ centre)
+        moved = [Fraction(c) for c in self.shift.tolist()]
+        z = [Fraction(a) for a in centre.tolist()]
+        for i, row in enumerate(self.matrix.tolist()):
+            moved[i] += sum(Fraction(a) * b for a, b in zip(row, z, strict=True) if a and b)
+        return replace(self, shift=np.array([float(c) for c in moved]))
 
 
 @dataclass(frozen=True)

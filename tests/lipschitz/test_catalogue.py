@@ -213,3 +213,19 @@ def test_the_ball_around_a_box_holds_its_corners_far_from_the_origin():
     for corner in (low, high):
         apart = [Fraction(a) - Fraction(b) for a, b in zip(corner, box.centre, strict=True)]
         assert sum(a * a for a in apart) <= Fraction(box.radius) ** 2
+
+
+def test_the_shift_about_a_far_centre_is_not_lost_to_rounding():
+    # A z + c is 2e-3, of which float64 sees nothing beside 1e13
+    slope, far = 0.0185, 1e15
+    shift = float(np.float64(slope) * np.float64(far))
+    lost = float(Fraction(slope) * Fraction(far) - Fraction(shift))
+    assert lost != 0
+    layer = ma.SelfAttention(
+        ma.Bilinear(ma.Affine(np.array([[-slope]]), np.array([shift])), np.eye(1))
+    )
+    near = ma.SelfAttention(
+        ma.Bilinear(ma.Affine(np.array([[-slope]]), np.array([-lost])), np.eye(1))
+    )
+    found = bound(layer, Ball(16.0, np.array([far])), 1, dimension=1).value
+    assert found == pytest.approx(bound(near, Ball(16.0), 1, dimension=1).value, rel=1e-9)

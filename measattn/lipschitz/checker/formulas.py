@@ -6,6 +6,7 @@ map, c the shift of the score about the centre of the ball. Proofs: docs/theory-
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -47,8 +48,17 @@ class Question(NamedTuple):
 
     @property
     def shift(self) -> NDArray:
-        """c, the score taken about the centre of the ball."""
-        return self.head.shift + self.matrix @ self.region.centre
+        """c, the score taken about the centre of the ball: exactly, as both parts may cancel."""
+        centre = self.region.centre
+        if not np.any(centre):
+            return self.head.shift
+        terms = zip(self.head.shift, self.matrix, strict=True)
+        exact = [
+            Fraction(float(c))
+            + sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(row, centre, strict=True))
+            for c, row in terms
+        ]
+        return np.array([float(c) for c in exact])
 
     @property
     def tilt(self) -> float:
