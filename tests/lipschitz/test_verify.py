@@ -245,3 +245,11 @@ def test_no_array_can_be_replaced_and_none_breaks_the_checker(file):
             # a constant moves no distance, and lower potentials are feasible
             harmless = name in {"after.u", "after.v", "head.0.constant"} and k == 3
             assert harmless or not report.accepted, (name, k)
+
+
+def test_a_name_too_long_for_a_file_is_rejected(file):
+    def change(entries):
+        entries["arrays"]["file"] = "a" * 5000
+
+    forge(file, change)
+    rejected(file, "plain name")

@@ -24,6 +24,9 @@ FORMAT = "measattn lipschitz certificate"
 VERSION = 1
 LARGEST_TEXT = 2**24
 """Bytes of the JSON file."""
+LONGEST_NAME = 255
+"""Of the file of arrays, in characters: file systems refuse names that are too long."""
+
 LARGEST_ARRAYS = 2**28
 """Bytes of all arrays together, unpacked."""
 
@@ -63,8 +66,11 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
         raise Rejected(f"it is not readable as JSON: {error}") from None
     _check_keys(entries)
     name, sha256 = entries["arrays"]["file"], entries["arrays"]["sha256"]
-    if not isinstance(name, str) or Path(name).name != name or name in {"", ".", ".."}:
-        raise Rejected(f"the arrays must lie beside the file, under a plain name, got {name!r}")
+    plain = isinstance(name, str) and Path(name).name == name and name not in {"", ".", ".."}
+    if not plain or len(name) > LONGEST_NAME:
+        raise Rejected(
+            f"the arrays must lie beside the file, under a plain name, got {str(name)[:80]!r}"
+        )
     beside = path.parent / name
     if not beside.is_file():
         raise Rejected(f"the arrays {name} are not beside it")
@@ -121,8 +127,8 @@ def _arrays(content: bytes) -> Arrays:
                     _check_header(member.filename, handle, member.file_size)
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, RuntimeError, struct.error,
-            zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except (ValueError, TypeError, OverflowError, OSError, EOFError, KeyError, RuntimeError,
+            struct.error, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise Rejected(f"the arrays are not readable as npz: {error}") from None
 
 

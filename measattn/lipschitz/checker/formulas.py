@@ -130,7 +130,7 @@ def theta(matrix: NDArray, shift: NDArray, radius: float) -> float:
         values, vectors = np.linalg.eigh(form)
         h = vectors.T @ (matrix.T @ c / multiplier - c)
         rounding = 1e-14 * len(matrix) * (size + size**2 / multiplier)
-        found = multiplier / 2 + c @ c / (2 * multiplier) + _over_ball(values, h)
+        found = multiplier / 2 + float(c @ c) / (2 * multiplier) + _over_ball(values, h)
         return found * (1 + 1e-13) + rounding
 
     # convex in the multiplier, often with a kink at the minimum: golden sections find it
