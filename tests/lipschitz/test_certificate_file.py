@@ -61,6 +61,7 @@ def test_the_checker_and_the_catalogue_agree_on_every_theorem(p, atoms):
     memory = ma.CrossAttention(ma.DotProduct(1.5), square, rng.normal(size=(4, 2)))
     potentials = [
         ma.Bilinear(square, np.eye(2)),
+        ma.Bilinear(ma.Affine(square, np.array([0.3, -0.5])), np.eye(2)),
         ma.Bilinear(square, square),
         ma.DotProduct(1.3),
         ma.Gaussian(0.8),
