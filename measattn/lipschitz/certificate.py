@@ -145,6 +145,7 @@ def _lower(layer: Any, known: Form, estimate: Estimate) -> tuple[dict[str, Any],
     if math.isinf(estimate.p):
         arrays["after.blocking"] = shown.potentials[0]
     else:
+        arrays["after.unit"] = np.asarray(shown.unit)
         arrays["after.u"], arrays["after.v"] = shown.potentials
     claims = {
         "value": shown.value,

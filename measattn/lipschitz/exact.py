@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from measattn.lipschitz.forms import Dot, Form, Gauss, Head, UnreadableLayer
 
-CONTEXT = decimal.Context(prec=60, Emax=10**9, Emin=-(10**9))
-"""60 digits: what n and d lose of them is nothing against the 16 of float64."""
+DIGITS = 1e-49
+"""What one operation is charged with, relative; of 60 digits, so that 50 can agree."""
 
+CONTEXT = decimal.Context(prec=60, Emax=10**9, Emin=-(10**9))
 Row = list[Decimal]
 
 
@@ -52,14 +53,36 @@ def outputs(form: Form, points: NDArray, weights: NDArray) -> list[Row]:
                 for out in zip(*parts, strict=True)]  # fmt: skip
 
 
-def rounded(values: list[Row], reference: Row) -> Rounded:
-    """Values about a reference, in float64."""
+def rounded(values: list[Row], reference: Row, lost: float) -> Rounded:
+    """Values about a reference, in float64; ``lost`` is how far the decimals of each may be off."""
     with decimal.localcontext(CONTEXT):
         near = [[a - b for a, b in zip(row, reference, strict=True)] for row in values]
     points = np.array([[float(a) for a in row] for row in near])
-    # float() rounds to the nearest; the 60 digits themselves are good to more than 30
-    half = 0.5 * np.spacing(np.abs(points)) + 1e-30 * np.abs(points)
-    return Rounded(points, np.linalg.norm(half, axis=1) * (1 + 1e-12))
+    half = 0.5 * np.spacing(np.abs(points)) * (1 + 1e-9)  # float() rounds to the nearest
+    return Rounded(points, np.linalg.norm(half, axis=1) * (1 + 1e-12) + 2 * lost)
+
+
+def lost(form: Form, points: NDArray) -> float:
+    r"""How far the decimals of an output may be from it, for a measure with these atoms (n, d).
+
+    Scores with summands of the size s are off by $\upsilon s$ times the number of summands, which
+    weights are off by, too, relatively; a mean of values is off by twice that times their size.
+    """
+    size = float(np.linalg.norm(points, axis=1).max())
+    charged = size * form.residual
+    for head in form.heads:
+        keys = points if head.memory is None else head.memory[0]
+        values = np.abs(keys) @ np.abs(head.value).T + np.abs(head.shift)
+        if isinstance(head.score, Dot):
+            queries = np.abs(points) @ np.abs(head.score.matrix).T + np.abs(head.score.shift)
+            scores = float((queries @ np.abs(keys).T).max())
+        else:
+            reach = size + float(np.linalg.norm(keys, axis=1).max())
+            scores = (reach / head.score.sigma) ** 2
+        relative = (2 * len(keys) + sum(keys.shape) + 32) * (1 + scores)
+        charged += 4 * relative * float(np.linalg.norm(values, axis=1).max())
+    # more than a checker that charges likewise
+    return 2 * (len(form.heads) + 4) * DIGITS * charged
 
 
 def _head(head: Head, rows: list[Row], masses: Row) -> list[Row]:

@@ -19,9 +19,12 @@ from measattn.kernel import moved
 from measattn.lipschitz import exact
 from measattn.lipschitz.forms import Form
 from measattn.measure import EmpiricalMeasure, weighted
-from measattn.wasserstein import w_inf, wp
-from measattn.wasserstein.ground import UNIT
+from measattn.wasserstein import tiles, w_inf, wp
+from measattn.wasserstein.certificate import from_below, root
+from measattn.wasserstein.ground import UNIT, Euclidean
 from measattn.wasserstein.plan import Plan
+from measattn.wasserstein.problem import Problem, common_space
+from measattn.wasserstein.solution import Solution, TransportError
 
 ASSUMED = 256
 """Units in the last place that outputs are assumed to be off where they cannot be recomputed."""
@@ -41,8 +44,9 @@ class Evaluation(NamedTuple):
         nu: the second.
         outputs: the outputs of both about a common point, (n, v) each.
         plan: a plan between them.
-        potentials: dual potentials (u, v) of theirs; for p = inf the sources that have to go far
-            (numbers of atoms), and an empty array.
+        potentials: dual potentials (u, v) of theirs, v the c-transform of u, for distances in
+            units; for p = inf the sources that have to go far (numbers of atoms), and no array.
+        unit: that of length.
         exact: whether the error of the outputs is known; else it is assumed.
     """
 
@@ -53,7 +57,8 @@ class Evaluation(NamedTuple):
     nu: EmpiricalMeasure
     outputs: tuple[NDArray, NDArray]
     plan: Plan
-    potentials: tuple[NDArray, NDArray]
+    potentials: tuple[NDArray, ...]
+    unit: float
     exact: bool
 
 
@@ -81,23 +86,48 @@ def evaluate(
         if math.isinf(p):
             far = w_inf(laws[0], laws[1])
             lower, plan = far.lower * (1 - (first.points.shape[1] + 16) * UNIT), far.plan
-            potentials = far.blocking, np.empty(0)
+            potentials, unit = (far.blocking,), 1.0
         else:
-            near = wp(laws[0], laws[1], p)
-            potentials, plan = near.potentials, near.plan
-            # once more what rounding may do to the dual value, so that one who adds it up in
-            # another order finds no less
-            shift = (potentials[0].max() + potentials[0].min()) / 2
-            sizes = np.abs(potentials[0] - shift) + np.abs(potentials[1] + shift)
-            margin = 8 * UNIT * (4 * math.fsum(mass * sizes) + float(sizes.max()))
-            lower = max(near.lower**p - margin, 0.0) ** (1 / p) * (1 - ROOT * UNIT)
+            near = _solved(laws[0], laws[1], p)
+            lower, unit, potentials = _dual(first.points, second.points, mass, near.potentials, p)
+            plan = near.plan
     before = _norm(mass, np.linalg.norm(x - y, axis=1), p) * (1 + (x.shape[1] + ROOT) * UNIT)
     # a little more than needed, as for the margin
     off = sum(_norm(mass, part.error, p) for part in (first, second)) * (1 + 1e-6)
     after = max(lower - off, 0.0)
     value = after / before * (1 - 4 * UNIT)
     outputs = first.points, second.points
-    return Evaluation(value, before, after, mu, nu, outputs, plan, potentials, known)
+    return Evaluation(value, before, after, mu, nu, outputs, plan, potentials, unit, known)
+
+
+def _solved(mu: EmpiricalMeasure, nu: EmpiricalMeasure, p: float) -> Solution:
+    """A plan and potentials; where rounding leaves a gap open both are of use as they are."""
+    try:
+        return wp(mu, nu, p)
+    except TransportError as error:
+        return error.solution
+
+
+def _dual(
+    x: NDArray, y: NDArray, mass: NDArray, potentials: tuple[NDArray, NDArray], p: float
+) -> tuple[float, float, tuple[NDArray, NDArray]]:
+    """The distance from below, the unit of length, and potentials for costs in that unit.
+
+    A solver of transport merges atoms, and charges the rounding of their masses; the masses here
+    are equal, one by one, and need no charge.
+    """
+    x, y, unit = common_space(x, y)
+    problem = Problem(mass, mass, Euclidean(x, y, p, tiles.on_the_host), p)
+    scale = unit**p
+    start = potentials[0] / scale if 0 < scale < math.inf else np.zeros(len(mass))
+    below = from_below(problem, start)
+    u, v = below.u, below.priced.v
+    # once more what rounding may do to the dual value, so that one who adds it up in another
+    # order finds no less
+    sizes = np.abs(u) + np.abs(v)
+    margin = 8 * p * UNIT * (4 * math.fsum(mass * sizes) + float(sizes.max()))
+    lower, _ = root(max(below.lower - margin, 0.0), p)
+    return unit * lower * (1 - ROOT * UNIT), unit, (u, v)
 
 
 def in_float64(layer: Any) -> Any:
@@ -139,5 +169,6 @@ def _outputs(
                 f"the layer and its matrices disagree by {gap:.2g} on outputs of size {size:.2g}: "
                 "this is a fault of the library, please report it with the layer"
             )
-    parts = [exact.rounded(rows, decimals[0][0]) for rows in decimals]
+    lost = max(exact.lost(form, np.asarray(law.points, np.float64)) for law in (mu, nu))
+    parts = [exact.rounded(rows, decimals[0][0], lost) for rows in decimals]
     return parts[0], parts[1], True

@@ -14,11 +14,15 @@ import pytest
 
 import measattn as ma
 from measattn import lipschitz as lip
-from measattn.lipschitz import checker
+from measattn.lipschitz import checker, exact
+from measattn.lipschitz.checker import outputs
 from measattn.lipschitz.checker.domains import region
 from measattn.lipschitz.checker.formulas import Question, check
 from measattn.lipschitz.checker.outputs import Head
+from measattn.lipschitz.checker.report import Rejected
 from measattn.lipschitz.forms import form
+from measattn.lipschitz.quotient import evaluate
+from measattn.lipschitz.results import Estimate, Witness
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable
 from tests.lipschitz.forging import HEADS, MATRIX, RNG, TRIANGLE, forge, shown
 
@@ -70,7 +74,7 @@ def test_the_checker_and_the_catalogue_agree_on_every_theorem(p, atoms):
     for layer in [*layers, memory]:
         (head,) = form(layer, 2).heads
         score = {name: getattr(head.score, name, None) for name in ("matrix", "shift", "sigma")}
-        mine = Head(**score, value=head.value, constant=head.shift, keys=head.memory)
+        mine = Head(**score, value=head.value, keys=head.memory)
         ball = region({"kind": "Ball", "radius": 0.9, "centre": None}, 2)
         question = Question(mine, ball, p, atoms)
         for theorem in (theorem for theorem in THEOREMS if theorem.proved):
@@ -86,6 +90,45 @@ def test_the_checker_and_the_catalogue_agree_on_every_theorem(p, atoms):
     names = {1.0: {"B1", "B3", "B6", "F3", "H2", "H4", "H6"}, math.inf: {"B3", "B6", "F1", "F3"},
              2.0: {"B3", "B6", "F1", "F3", "Castin √n", "Castin mean-field"}}  # fmt: skip
     assert agreed == names[p]
+
+
+def test_the_library_charges_its_decimals_with_more_than_the_checker():
+    """Else it would save claims that the checker refuses."""
+    rng = np.random.default_rng(2)
+    for size in (1.0, 1e12, 1e30):
+        x, (a, b) = rng.normal(size=(5, 2)), size * rng.normal(size=(2, 2, 2))
+        memory = ma.CrossAttention(ma.Gaussian(1 / size), b, rng.normal(size=(40, 2)))
+        for layer in (ma.Residual(ma.SelfAttention(ma.Bilinear(a, np.eye(2)), b)), memory):
+            known = form(layer, 2)
+            heads = [
+                Head(*(getattr(head.score, name, None) for name in ("matrix", "shift", "sigma")),
+                     head.value, head.memory)
+                for head in known.heads
+            ]  # fmt: skip
+            try:
+                charged = outputs.lost(heads, known.residual, x)
+            except Rejected:
+                continue
+            assert charged <= exact.lost(known, x)
+
+
+@pytest.mark.parametrize("p", [1.5, 2.0, 7.0])
+def test_points_whose_outputs_coincide_on_a_line_are_certified(tmp_path, p):
+    """A transport solver merges them, and would charge the rounding of their masses, or give up."""
+    x = np.array([[0.2491769], [0.99975586], [-0.99975586], [-0.99975586]])
+    y = x + np.array([[-1.2e-4], [1.8e-5], [1.8e-5], [1.9e-5]])
+    logs = np.array([-27.62431989, -0.69239423, -1.92381872, -1.03965907])
+    mass = np.exp(logs + 3e-3 * np.random.default_rng(3).normal(size=4))
+    layer = ma.SelfAttention(ma.Bilinear([[0.12573022]], [[1.0]]), [[-0.13210486]])
+    pair = evaluate(layer, form(layer, 1), x, y, mass / mass.sum(), p)
+    bound = lip.bound(layer, lip.Ball(1.0), p, dimension=1)
+    witness = Witness(pair.mu, pair.nu, pair.before, pair.after)
+    estimate = Estimate(pair.value, witness, p, lip.Ball(1.0), 1, "by hand")
+    found = lip.Bracket(pair.value, bound.value, estimate, bound, layer)
+    assert lip.verify(found.save(tmp_path)).accepted
+    certified = lip.verify(tmp_path / "certificate.json").items
+    quotient = next(item for item in certified if item.name.startswith("the quotient"))
+    assert found.lower == pytest.approx(quotient.recomputed, rel=1e-10)
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def test_outputs_in_decimals_are_those_of_the_layer():
     )
     mu = ma.weighted(rng.normal(size=(4, 3)), rng.random(4))
     rows = outputs(form(layer, 3), np.asarray(mu.points), np.asarray(mu.weights))
-    found = rounded(rows, rows[0])
+    found = rounded(rows, rows[0], 0.0)
     expected = np.asarray((mu @ layer).points)
     assert np.abs(found.points - (expected - expected[0])).max() <= 1e-13
     assert found.error.max() <= 1e-14

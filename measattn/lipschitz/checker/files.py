@@ -49,6 +49,10 @@ DOMAINS = {
 }
 
 
+WORDS = ("program", "found", "statement", "source", "hypotheses")
+"""Entries for people."""
+
+
 def read(path: Path) -> tuple[dict[str, Any], Arrays]:
     """The entries of a certificate and its arrays.
 
@@ -61,7 +65,8 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
     if path.stat().st_size > LARGEST_TEXT:
         raise Rejected(f"the file has more than {LARGEST_TEXT:,} bytes, which no certificate has")
     try:
-        entries = json.loads(path.read_text("utf-8"), parse_constant=_refuse)
+        text = path.read_text("utf-8")
+        entries = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:  # also what is not UTF-8
         raise Rejected(f"it is not readable as JSON: {error}") from None
     _check_keys(entries)
@@ -80,16 +85,29 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise Rejected(f"the arrays {name} have the sha256 {found}, the certificate says {sha256}")
-    return entries, _arrays(content)
+    arrays = _arrays(content)
+    _check_names(entries, arrays)
+    return entries, arrays
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no number")
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; where a name occurs twice, programs would disagree on what it says."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice[:80]!r} occurs twice in one object")
+    return found
+
+
 def _check_keys(entries: Any) -> None:
     _same("the file", entries, KEYS[""])
-    if entries["format"] != FORMAT or entries["version"] != VERSION:
+    version = entries["version"]
+    if entries["format"] != FORMAT or type(version) is not int or version != VERSION:
         raise Rejected(
             f"it must be a {FORMAT!r} of version {VERSION}, got {entries['format']!r} of version "
             f"{entries['version']!r}"
@@ -108,6 +126,37 @@ def _check_keys(entries: Any) -> None:
         _same("a claim", claim, {"theorem", "value"})
         if not isinstance(head["memory"], bool) or not isinstance(claim["theorem"], str):
             raise Rejected("memory must be true or false, and a theorem have a name")
+    _check_words(entries)
+
+
+def _check_words(entries: dict[str, Any]) -> None:
+    upper = entries["upper"]
+    words = [entries["program"], entries["lower"]["found"], upper["theorem"], upper["statement"],
+             upper["source"]]  # fmt: skip
+    pairs = upper["hypotheses"]
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
+        raise Rejected("the hypotheses must be a list of pairs of texts")
+    words += [word for pair in pairs for word in pair]
+    if any(len(pair) != 2 for pair in pairs) or not all(isinstance(word, str) for word in words):
+        raise Rejected(f"the theorem, {', '.join(WORDS)} must be texts, hypotheses pairs of them")
+
+
+def _check_names(entries: dict[str, Any], arrays: Arrays) -> None:
+    """The arrays that a certificate has, and no more: what nothing reads may be misread later."""
+    parts: list[tuple[str, tuple[str, ...]]] = [
+        ("before", ("rows", "cols", "mass")),
+        ("witness", ("x", "y", "weights")),
+    ]
+    dual = ("blocking",) if entries["question"]["p"] == "inf" else ("unit", "u", "v")
+    parts.append(("after", ("rows", "cols", "mass", *dual)))
+    for k, head in enumerate(entries["layer"]["heads"]):
+        score = ("matrix", "shift") if head["score"] == "dot" else ()
+        memory = ("points", "weights") if head["memory"] else ()
+        parts.append((f"head.{k}", ("value", "constant", *score, *memory)))
+    wanted = {f"{part}.{name}" for part, names in parts for name in names}
+    if set(arrays) != wanted:
+        surplus, lacking = sorted(set(arrays) - wanted), sorted(wanted - set(arrays))
+        raise Rejected(f"the arrays lack {lacking} and have {str(surplus)[:200]} besides")
 
 
 def _same(name: str, part: Any, keys: set[str]) -> None:
@@ -120,6 +169,8 @@ def _arrays(content: bytes) -> Arrays:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
+            if len({member.filename for member in members}) < len(members):
+                raise Rejected("two of the arrays have one name")
             if sum(member.file_size for member in members) > LARGEST_ARRAYS:
                 raise Rejected(f"the arrays unpack to more than {LARGEST_ARRAYS:,} bytes")
             for member in members:

@@ -2,7 +2,7 @@
 
 The outputs of two measures that nearly agree differ by less than float64 resolves, so they are
 computed with 50 digits of the standard library's decimal arithmetic, and rounded once, about one
-of them: no distance sees the translation.
+of them: no distance sees the translation. Constants move both alike and are left out.
 """
 
 import decimal
@@ -20,6 +20,10 @@ LARGEST_WORK = 2**24
 _decimal: Any = np.frompyfunc(lambda a: decimal.Decimal(float(a)), 1, 1)
 _exp: Any = np.frompyfunc(lambda a: a.exp(), 1, 1)
 
+DIGITS = 50
+ULP = 10.0 ** (1 - DIGITS)
+"""The largest relative error of one operation on decimals, doubled."""
+
 
 class Head(NamedTuple):
     r"""A head: scores $\langle Ax + c, y\rangle$ or Gaussian, values $Vy + b$.
@@ -28,8 +32,7 @@ class Head(NamedTuple):
         matrix: A (e, d); None for a Gaussian score.
         shift: c (e,); None for a Gaussian score.
         sigma: of a Gaussian score; None for the other.
-        value: V (v, e).
-        constant: b (v,).
+        value: V (v, e); the constant b is of no consequence.
         keys: points and weights of a fixed memory; None for self-attention.
     """
 
@@ -37,7 +40,6 @@ class Head(NamedTuple):
     shift: Any
     sigma: float | None
     value: NDArray
-    constant: NDArray
     keys: tuple[NDArray, NDArray] | None
 
 
@@ -57,14 +59,14 @@ def heads(entries: dict[str, Any], arrays: Arrays, dimension: int) -> list[Head]
                 raise Rejected(f"the memory of head {k} has negative weights, or no mass")
             keys, width = (points[weights > 0], weights[weights > 0]), points.shape[1]
         value = array(arrays, f"head.{k}.value", None, width)
-        constant = array(arrays, f"head.{k}.constant", len(value))
+        array(arrays, f"head.{k}.constant", len(value))
         if entry["score"] == "dot" and entry["sigma"] is None:
             matrix = array(arrays, f"head.{k}.matrix", width, dimension)
             shift = array(arrays, f"head.{k}.shift", width)
-            found.append(Head(matrix, shift, None, value, constant, keys))
+            found.append(Head(matrix, shift, None, value, keys))
         elif entry["score"] == "gauss" and width == dimension:
             sigma = number("sigma", entry["sigma"], least=5e-324)
-            found.append(Head(None, None, sigma, value, constant, keys))
+            found.append(Head(None, None, sigma, value, keys))
         else:
             raise Rejected(f"head {k} has no score that is known here: {entry}")
     if not found or len({len(head.value) for head in found}) != 1:
@@ -92,13 +94,37 @@ def outputs(layer: list[Head], residual: bool, points: NDArray, weights: NDArray
             scores = -(difference * difference).sum(axis=2) / scale
         parts = _exp(scores - scores.max(axis=1)[:, None]) * share
         means = parts @ (y @ _decimal(head.value).T) / parts.sum(axis=1)[:, None]
-        total = total + means + _decimal(head.constant)
+        total = total + means
     return np.asarray(total)
+
+
+def lost(layer: list[Head], residual: bool, points: NDArray) -> float:
+    """How far the decimals of an output may be from it: digits that large terms take from others.
+
+    The terms of a score, whose rounding changes the weight of a key by as much, relatively, and
+    those of the means and their sum over the heads.
+    """
+    far = float(np.linalg.norm(points, axis=1).max())
+    total = (len(layer) + 4) * ULP * far * residual
+    for head in layer:
+        keys = points if head.keys is None else head.keys[0]
+        terms = len(keys) + sum(keys.shape) + points.shape[1] + len(layer) + 16
+        if head.sigma is None:
+            scores = (np.abs(points) @ np.abs(head.matrix).T + np.abs(head.shift)) @ np.abs(keys).T
+        else:
+            reach = far + float(np.linalg.norm(keys, axis=1).max())
+            scores = np.square(reach / head.sigma)
+        off = terms * ULP * (float(np.max(scores)) + 1)
+        if off > 1e-3:
+            raise Rejected(f"scores of {np.max(scores):.3g} leave no digit of {DIGITS}")
+        sizes = np.linalg.norm(np.abs(keys) @ np.abs(head.value).T, axis=1)
+        total += 4 * off * float(sizes.max())
+    return total
 
 
 def context() -> decimal.Context:
     """Enough digits, and exponents for masses however small."""
-    return decimal.Context(prec=50, Emax=10**9, Emin=-(10**9))
+    return decimal.Context(prec=DIGITS, Emax=10**9, Emin=-(10**9))
 
 
 def both(
@@ -111,7 +137,11 @@ def both(
         near = [np.array(part - centre, np.float64) for part in (first, second)]
     if not all(np.all(np.isfinite(part)) for part in near):
         raise Rejected("the outputs of the layer are too large for float64")
-    # a float is the nearest one, and 50 digits are good to far more than 1e-9 of half its spacing
     half = 0.5 * (1 + 1e-9)
-    errors = [half * np.linalg.norm(np.spacing(np.abs(part)), axis=1) for part in near]
+    errors = [
+        half * np.linalg.norm(np.spacing(np.abs(part)), axis=1)
+        # of the output, and of the point that it is taken about
+        + 2 * max(lost(layer, residual, points) for points in (x, y))
+        for part in near
+    ]
     return near[0], near[1], errors[0], errors[1]

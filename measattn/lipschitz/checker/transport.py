@@ -1,8 +1,8 @@
 r"""Distances from both sides, by what is stored: a plan from above, potentials from below.
 
 A plan with the right marginals costs at least $W_p^p$; what its marginals miss is charged with the
-largest cost. Potentials with $u_i + v_j \le |x_i - y_j|^p$ are worth at most $W_p^p$; v is put to
-its largest by the c-transform, whatever the file says.
+largest cost. Potentials with $u_i + v_j \le |x_i - y_j|^p$ are worth at most $W_p^p$; v must be the
+c-transform of u, the largest, and is computed again.
 """
 
 import math
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from .report import Rejected
 
 UNIT = 2.0**-53
+TINY = 2.0**-1070
+"""More than a power or a product loses where it leaves the normal numbers."""
 
 
 class Above(NamedTuple):
@@ -29,13 +31,13 @@ class Below(NamedTuple):
     Attributes:
         value: of the potentials.
         lower: certified.
-        violation: by how much the stored potentials exceed the costs, 0 if they do not.
-        resolution: a violation of this size is rounding.
+        difference: by how much the stored v is not the c-transform of u, in units of costs.
+        resolution: a difference of this size is rounding.
     """
 
     value: float
     lower: float
-    violation: float
+    difference: float
     resolution: float
 
 
@@ -53,7 +55,7 @@ def lengths(vectors: NDArray) -> NDArray:
 
 def relative(dimension: int, p: float) -> float:
     """The relative error of a computed |x - y|^p."""
-    return (dimension / 2 + 6) * p * UNIT
+    return (dimension / 2 + 8) * p * UNIT
 
 
 def root(cost: float, p: float, side: int) -> float:
@@ -92,15 +94,23 @@ def above(
     top = float(distances(x, y).max()) or 1.0
     value = math.fsum(mass * (long / top) ** p)
     upper = value * (1 + relative(x.shape[1], p) + 4 * UNIT) + 1.001 * defect
+    upper += (len(mass) + 4) * TINY
     return Above(top * value ** (1 / p), top * root(upper, p, 1))
 
 
-def below(x: NDArray, y: NDArray, weights: NDArray, u: NDArray, v: NDArray, p: float) -> Below:
-    """What potentials between two measures of the same weights show, for p below infinity."""
-    cost = distances(x, y) ** p
+def below(
+    x: NDArray, y: NDArray, weights: NDArray, potentials: tuple[float, NDArray, NDArray], p: float
+) -> Below:
+    """What potentials between two measures of the same weights show, for p below infinity.
+
+    They come with the unit of length that their costs are measured in: powers of small distances
+    would leave float64.
+    """
+    unit, u, v = potentials
+    cost = (distances(x, y) / unit) ** p
     best = (cost - u[:, None]).min(axis=0)
     scale = float(cost.max()) + float(np.abs(u).max())
-    violation = max(float((v - best).max()), 0.0)
+    difference = float(np.abs(v - best).max())
     # a constant moved from u to v changes the size of the terms alone
     middle = (u.max() + u.min()) / 2
     u, best = u - middle, best + middle
@@ -108,8 +118,10 @@ def below(x: NDArray, y: NDArray, weights: NDArray, u: NDArray, v: NDArray, p: f
     sizes = math.fsum(weights * (np.abs(u) + np.abs(best)))
     heights = math.fsum(weights * np.abs(best)) + math.fsum(weights) * float(np.abs(u).max())
     rounding = 8 * UNIT * sizes + (relative(x.shape[1], p) + 4 * UNIT) * heights
-    lower = root(max(value - rounding, 0.0), p, -1)
-    return Below(max(value, 0.0) ** (1 / p), lower, violation, 64 * UNIT * scale)
+    rounding += (2 * len(u) + 4) * TINY
+    lower = unit * root(max(value - rounding, 0.0), p, -1)
+    resolution = (64 + p) * UNIT * scale
+    return Below(unit * max(value, 0.0) ** (1 / p), lower, difference, resolution)
 
 
 def below_everywhere(x: NDArray, y: NDArray, sources: NDArray) -> Below:
