@@ -122,7 +122,7 @@ def bounds(
         ValueError: the layer is no attention layer, or cannot be read.
     """
     question = _question(layer, domain, p, atoms, dimension)
-    known = form(layer, len(question.centre)).about(question.centre)
+    known = form(layer, len(question.centre), question.centre)
     rows: list[Bound | Refused] = []
     for theorem in THEOREMS:
         try:
@@ -210,7 +210,7 @@ def _of_layer(layer: Any, question: _Question) -> _Answer:
         return inner._replace(value=(1 + inner.value) * UP, name=f"1 + ({inner.name})")
     if isinstance(layer, AbstractDiracKernel):
         return _Answer(constant(layer, question.radius, question.centre), "T1", (), ())
-    return _of_attention(form(layer, len(question.centre)).about(question.centre), question)
+    return _of_attention(form(layer, len(question.centre), question.centre), question)
 
 
 def _of_attention(known: Form, question: _Question) -> _Answer:

@@ -71,7 +71,7 @@ def write(file: Any, layer: Any, estimate: Estimate, bound: Bound) -> Path:
             "theorem": bound.theorem,
             "statement": bound.statement,
             "source": bound.source,
-            "heads": _claims(known, estimate, bound),
+            "heads": _claims(layer, estimate, bound),
             "hypotheses": [[each.text, each.found] for each in bound.hypotheses],
         },
         "arrays": {
@@ -156,14 +156,14 @@ def _lower(layer: Any, known: Form, estimate: Estimate) -> tuple[dict[str, Any],
     return claims, arrays
 
 
-def _claims(known: Form, estimate: Estimate, bound: Bound) -> list[dict[str, Any]]:
+def _claims(layer: Any, estimate: Estimate, bound: Bound) -> list[dict[str, Any]]:
     """For each head the best of the theorems that the bound is made of."""
     domain = bound.domain
     names = set(bound.theorem.split(" + "))
     used = [theorem for theorem in THEOREMS if theorem.name in names]
     centre = None if domain.centre is None else np.asarray(domain.centre, np.float64)
     claims = []
-    for head in known.about(centre).heads:
+    for head in form(layer, estimate.witness.mu.dimension, centre).heads:
         case = Case(head, domain.radius, domain.diameter, bound.p, estimate.atoms)
         values = {}
         for theorem in used:

@@ -4,12 +4,11 @@ $$ f(x, \mu) = r\,x + \sum_h V_h\,\bar y^h_x + \text{const}, \qquad
    \bar y^h_x = \int y\,\Psi_{e^{a_h(x,\cdot)}}(\mu)(dy), $$
 
 r = 1 with a residual, 0 without. Terms of $a_h$ that depend on x alone leave the softmax as it is
-and are dropped. Weights are cast up to float64 before they are multiplied.
+and are dropped. Weights are cast up to float64 before they are multiplied, see `products`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from measattn.attention import CrossAttention, MultiHead, SelfAttention
 from measattn.kernel import Stack
 from measattn.layer import Residual
+from measattn.lipschitz.products import image, product
 from measattn.maps import Affine, Identity
 from measattn.masks import Causal, Masked
 from measattn.measure import states
@@ -40,31 +40,12 @@ class Dot:
     matrix: NDArray
     shift: NDArray
 
-    def about(self, centre: NDArray) -> "Dot":
-        """The same score of points measured from a centre, its shift rounded once.
-
-        Far from the origin Az and c may cancel, and float64 would keep none of their difference.
-        """
-        if not centre.any():
-            return self
-        if not (np.isfinite(self.matrix).all() and np.isfinite(self.shift).all()):
-            return replace(self, shift=self.shift + self.matrix @ centre)
-        moved = [Fraction(c) for c in self.shift.tolist()]
-        z = [Fraction(a) for a in centre.tolist()]
-        for i, row in enumerate(self.matrix.tolist()):
-            moved[i] += sum(Fraction(a) * b for a, b in zip(row, z, strict=True) if a and b)
-        return replace(self, shift=np.array([float(c) for c in moved]))
-
 
 @dataclass(frozen=True)
 class Gauss:
     r"""$a(x, y) = -|x - y|^2/(2\sigma^2)$."""
 
     sigma: float
-
-    def about(self, centre: NDArray) -> "Gauss":
-        """The same score of points measured from a centre: differences do not see it."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -92,17 +73,6 @@ class Head:
         """Whether the head is a function of the ordered tokens, not of their law."""
         return self.causal or self.allowed is not None
 
-    def about(self, centre: NDArray) -> "Head":
-        """The same head on points measured from a centre."""
-        if self.memory is None:
-            shift = self.shift + self.value @ centre
-            return replace(self, score=self.score.about(centre), shift=shift)
-        if isinstance(self.score, Gauss):  # differences: the memory moves along
-            memory, weights = self.memory
-            shift = self.shift + self.value @ centre
-            return replace(self, memory=(memory - centre, weights), shift=shift)
-        return replace(self, score=self.score.about(centre))
-
 
 @dataclass(frozen=True)
 class Form:
@@ -123,35 +93,33 @@ class Form:
         """Whether any head is."""
         return any(head.masked for head in self.heads)
 
-    def about(self, centre: NDArray | None) -> "Form":
-        """The same layer on points measured from a centre."""
-        if centre is None:
-            return self
-        return replace(self, heads=tuple(head.about(centre) for head in self.heads))
 
-
-def form(layer: Any, dimension: int) -> Form:
+def form(layer: Any, dimension: int, centre: NDArray | None = None) -> Form:
     """The matrices of an attention layer, with or without a residual.
 
     Args:
         layer: `SelfAttention`, `CrossAttention` or `MultiHead`, or a `Residual` of one.
         dimension: d, the dimension of the points.
+        centre: the point (d,) that points are measured from; the origin if None. A fixed memory
+            stays where it is: what reads it sees differences of its points alone.
 
     Raises:
         UnreadableLayer: a potential, value or output map that is no matrix and no Gaussian.
     """
     if isinstance(layer, Residual):
-        inner = form(layer.layer, dimension)
+        inner = form(layer.layer, dimension, centre)
         if inner.residual:
             raise UnreadableLayer("a residual of a residual is not an attention layer")
         return replace(inner, residual=True)
     if isinstance(layer, Stack) and len(layer.layers) == 1:
-        return form(layer.layers[0], dimension)
+        return form(layer.layers[0], dimension, centre)
+    centre = np.zeros(dimension) if centre is None else np.asarray(centre, np.float64)
     if isinstance(layer, MultiHead):
-        heads = [_head(layer.head(k), dimension) for k in range(layer.count)]
-        return Form(tuple(_through(layer.output, heads)), dimension)
+        parts = [layer.head(k) for k in range(layer.count)]
+        heads = [_head(part, dimension, centre) for part in parts]
+        return Form(tuple(_through(layer.output, parts, heads, centre)), dimension)
     if isinstance(layer, (SelfAttention, CrossAttention)):
-        return Form((_head(layer, dimension),), dimension)
+        return Form((_head(layer, dimension, centre),), dimension)
     raise UnreadableLayer(
         f"layer must be an attention layer, with or without a residual, got a "
         f"{type(layer).__name__}"
@@ -177,7 +145,7 @@ def matrix(name: str, f: Any, dimension: int) -> tuple[NDArray, NDArray]:
     )
 
 
-def _head(head: Any, dimension: int) -> Head:
+def _head(head: Any, dimension: int, centre: NDArray) -> Head:
     potential, causal, allowed = head.potential, False, None
     while isinstance(potential, (Causal, Masked)):
         if isinstance(potential, Causal):
@@ -192,31 +160,40 @@ def _head(head: Any, dimension: int) -> Head:
         points = np.asarray(states(head.memory).points, np.float64)
         memory = points, np.asarray(head.memory.weights, np.float64)
         keys = points.shape[1]
-    value, shift = matrix("value", head.value, keys)
-    return Head(_score(potential, dimension, keys), value, shift, causal, allowed, memory)
+    value, constant = matrix("value", head.value, keys)
+    shift = image(value, constant, centre if memory is None else np.zeros(keys))
+    score = _score(potential, dimension, keys, centre)
+    return Head(score, value, shift, causal, allowed, memory)
 
 
-def _score(potential: AbstractPotential, dimension: int, keys: int) -> Dot | Gauss:
+def _score(potential: AbstractPotential, dimension: int, keys: int, centre: NDArray) -> Dot | Gauss:
     if isinstance(potential, Gaussian):
         return Gauss(float(potential.sigma))
     if isinstance(potential, DotProduct):
-        return Dot(float(potential.scale) * np.eye(dimension), np.zeros(dimension))
+        scale = float(potential.scale)
+        return Dot(scale * np.eye(dimension), scale * centre)
     if isinstance(potential, Bilinear):
-        query, query_shift = matrix("query", potential.query, dimension)
+        query, constant = matrix("query", potential.query, dimension)
         key, _ = matrix("key", potential.key, keys)  # its constant meets x alone
         scale = float(potential.scale)
-        return Dot(scale * key.T @ query, scale * key.T @ query_shift)
+        return Dot(scale * product(key.T, query), scale * image(query, constant, centre, key.T))
     raise UnreadableLayer(
         f"potential must be DotProduct, Bilinear or Gaussian, got a {type(potential).__name__}"
     )
 
 
-def _through(output: Any, heads: list[Head]) -> list[Head]:
+def _through(output: Any, parts: list[Any], heads: list[Head], centre: NDArray) -> list[Head]:
     widths = [len(head.value) for head in heads]
     weight, bias = matrix("output", output, sum(widths))
-    parts = np.split(weight, np.cumsum(widths)[:-1], axis=1)
+    blocks = np.split(weight, np.cumsum(widths)[:-1], axis=1)
     out = []
-    for k, (head, part) in enumerate(zip(heads, parts, strict=True)):
-        shift = part @ head.shift + (bias if k == 0 else 0)
-        out.append(replace(head, value=part @ head.value, shift=shift))
+    for k, (part, head, block) in enumerate(zip(parts, heads, blocks, strict=True)):
+        keys = head.value.shape[1]
+        value, constant = matrix("value", part.value, keys)
+        # the constants of both maps in one product
+        inner = np.column_stack([np.vstack([value, np.zeros(keys)]), np.append(constant, 1.0)])
+        outer = np.column_stack([block, bias if k == 0 else 0 * bias])
+        point = np.append(centre if head.memory is None else np.zeros(keys), 1.0)
+        shift = product(outer, inner, point[:, None])[:, 0]
+        out.append(replace(head, value=product(block, head.value), shift=shift))
     return out

@@ -124,8 +124,8 @@ def _dual(
     u, v = below.u, below.priced.v
     # once more what rounding may do to the dual value, so that one who adds it up in another
     # order finds no less
-    sizes = np.abs(u) + np.abs(v)
-    margin = 8 * p * UNIT * (4 * math.fsum(mass * sizes) + float(sizes.max()))
+    sizes = math.fsum(mass * (np.abs(u) + np.abs(v)))
+    margin = 8 * p * UNIT * (4 * sizes + float(np.abs(u).max()))
     lower, _ = root(max(below.lower - margin, 0.0), p)
     return unit * lower * (1 - ROOT * UNIT), unit, (u, v)
 

@@ -85,10 +85,10 @@ def search(
     equal = atoms is not None or math.isinf(p)
     with jax.enable_x64(True):
         layer = in_float64(layer)
-        known = _form(layer, dimension)
+        known, near = _form(layer, dimension), _form(layer, dimension, centre)
         _check_layer(layer, size, dimension)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).reshape(-1))
-        begun = _starts(known, centre, region.radius, size, starts, equal, rng)
+        begun = _starts(near, region.radius, dimension, size, starts, equal, rng)
         game = Game(layer, p, region, region.radius, centre, None if equal else LIGHTEST)
         climbed = climb(game, _stacked(begun, region.radius, p, rng), steps, 0.05, watch)
         if not np.isfinite(climbed.values).any() or climbed.values.max() == 0:
@@ -134,21 +134,20 @@ def _story(family: str, first: NDArray, values: NDArray, k: int) -> str:
 
 
 def _starts(
-    shape: Form | None,
-    centre: NDArray,
+    near: Form | None,
     radius: float,
+    d: int,
     size: int,
     count: int,
     equal: bool,
     rng: np.random.Generator,
 ) -> list[Start]:
-    about = shape if shape is None else shape.about(centre)
-    known = families(about, radius, len(centre), LIGHTEST)
+    known = families(near, radius, d, LIGHTEST)
     known = [start for start in known if len(start.points) <= size]
     # rounded up, so that layers with more or fewer families share one compiled ascent
     count = whole("starts", count)
     count += -(len(known) + count) % BATCH
-    bad = known + scattered(count, size, radius, len(centre), LIGHTEST, rng)
+    bad = known + scattered(count, size, radius, d, LIGHTEST, rng)
     fit = equalised if equal else filled
     return [fit(start, size, radius, rng) for start in bad]
 
@@ -186,9 +185,9 @@ def _region(domain: AbstractDomain, radius: float | None) -> AbstractDomain:
     return Ball(radius)
 
 
-def _form(layer: Any, dimension: int) -> Form | None:
+def _form(layer: Any, dimension: int, centre: NDArray | None = None) -> Form | None:
     try:
-        known = form(layer, dimension)
+        known = form(layer, dimension, centre)
     except UnreadableLayer:
         return None
     return None if known.masked else known

@@ -9,6 +9,7 @@ import pytest
 
 import measattn as ma
 from measattn.lipschitz import Ball, Bound, Box, Everywhere, Refused, Simplex, Sphere, bound, bounds
+from measattn.lipschitz.forms import form
 from measattn.lipschitz.theorems import THEOREMS
 
 pytestmark = pytest.mark.float64
@@ -216,16 +217,58 @@ def test_the_ball_around_a_box_holds_its_corners_far_from_the_origin():
 
 
 def test_the_shift_about_a_far_centre_is_not_lost_to_rounding():
-    # A z + c is 2e-3, of which float64 sees nothing beside 1e13
-    slope, far = 0.0185, 1e15
+    """A z + c is 2e-3, of which float64 sees nothing beside 1e13; nor do products with a key."""
+    slope, far, key = 0.0185, 1e15, 0.7
     shift = float(np.float64(slope) * np.float64(far))
-    lost = float(Fraction(slope) * Fraction(far) - Fraction(shift))
+    lost = key * float(Fraction(slope) * Fraction(far) - Fraction(shift))
     assert lost != 0
-    layer = ma.SelfAttention(
-        ma.Bilinear(ma.Affine(np.array([[-slope]]), np.array([shift])), np.eye(1))
-    )
-    near = ma.SelfAttention(
-        ma.Bilinear(ma.Affine(np.array([[-slope]]), np.array([-lost])), np.eye(1))
-    )
+    query = ma.Affine(np.array([[-slope]]), np.array([shift]))
+    layer = ma.SelfAttention(ma.Bilinear(query, np.array([[key]])))
+    near = attention(np.array([[-slope * key]]), shift=np.array([-lost]))
     found = bound(layer, Ball(16.0, np.array([far])), 1, dimension=1).value
     assert found == pytest.approx(bound(near, Ball(16.0), 1, dimension=1).value, rel=1e-9)
+
+
+def test_scores_whose_parts_cancel_are_known_to_eleven_digits():
+    """Sums of products of 1e8, of which rounding would leave no digit."""
+    rng = np.random.default_rng(0)
+    key, query, z = rng.normal(size=(2, 3)), 1e8 * rng.normal(size=(2, 3)), rng.normal(size=3)
+    query[1] = -query[0] * key[0, 0] / key[1, 0] * (1 + 1e-14)
+    key[:, 1:] = key[:, :1] * np.array([0.5, 2.0])
+
+    def exact(matrix):
+        return [[Fraction(float(a)) for a in row] for row in matrix]
+
+    def times(a, b):
+        return [[sum(x * y for x, y in zip(row, col, strict=True)) for col in zip(*b, strict=True)]
+                for row in a]  # fmt: skip
+
+    wanted = times(exact(key.T), exact(query))
+    true = np.array([[float(a) for a in row] for row in wanted])
+    assert np.abs(key.T @ query - true).max() > 1e-3 * np.abs(true).max()
+    layer = ma.SelfAttention(ma.Bilinear(query, key))
+    score = form(layer, 3, z).heads[0].score
+    np.testing.assert_allclose(score.matrix, true, rtol=0, atol=1e-11 * np.abs(true).max())
+    shift = [float(row[0]) for row in times(wanted, exact(z[:, None]))]
+    np.testing.assert_allclose(score.shift, shift, rtol=0, atol=1e-11 * np.abs(shift).max())
+
+
+def test_constants_about_a_far_centre_that_cancel_in_a_sum_over_heads():
+    """V z + b of both maps of several heads, against fractions."""
+    rng, z = np.random.default_rng(1), np.array([1e12, -3e11])
+    values, output = rng.normal(size=(2, 2, 2)), rng.normal(size=(2, 4))
+    biases = [-value @ z for value in values]
+    heads = [
+        ma.SelfAttention(ma.DotProduct(1.0), ma.Affine(value, bias))
+        for value, bias in zip(values, biases, strict=True)
+    ]
+    known = form(ma.MultiHead(heads, output), 2, z)
+    for k, head in enumerate(known.heads):
+        inner = [
+            sum(Fraction(a) * Fraction(b) for a, b in zip(row, z, strict=True)) + Fraction(c)
+            for row, c in zip(values[k].tolist(), biases[k].tolist(), strict=True)
+        ]
+        block = output[:, 2 * k : 2 * k + 2].tolist()
+        true = [float(sum(Fraction(o) * v for o, v in zip(row, inner, strict=True)))
+                for row in block]  # fmt: skip
+        np.testing.assert_allclose(head.shift, true, rtol=0, atol=1e-11 * np.abs(true).max())

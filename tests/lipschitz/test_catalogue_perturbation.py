@@ -1,6 +1,7 @@
 """Replaced tokens, other parameters, the Boltzmann-Gibbs transformation: predicted, observed."""
 
 import math
+from fractions import Fraction
 
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +94,18 @@ def test_other_parameters_move_outputs_by_no_more_than_predicted():
             moved = outputs(layer, x, x) - outputs(other, x, x)
             assert np.linalg.norm(moved, axis=1).max() <= found.output == found.law
             assert found.output <= 60 * size
+
+
+def test_constants_that_cancel_far_from_the_origin_are_compared_without_loss():
+    """V z + b of one token at z = 1e15, of which float64 sees multiples of 1/8 alone."""
+    z, layers, true = 1e15, [], []
+    for value in (0.3, 0.7 / 3):
+        bias = -value * z
+        layers.append(ma.SelfAttention(ma.DotProduct(0.0), ma.Affine([[value]], [bias])))
+        true.append(Fraction(value) * Fraction(z) + Fraction(bias))
+    found = parameters(*layers, Ball(1e-3, np.array([z]))).output
+    moved = abs(float(true[0] - true[1]))
+    assert 0 < moved <= found <= moved + 1e-3
 
 
 def test_equal_parameters_move_nothing():

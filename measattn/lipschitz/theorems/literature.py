@@ -103,7 +103,7 @@ def yudin(layer: Any, mu: EmpiricalMeasure) -> float:
     if not np.allclose(weights, weights[0]):
         raise ValueError("mu must have atoms of equal weight, as the bound is about a list of n")
     centre = x.mean(axis=0)
-    known, x = form(layer, x.shape[1]).about(centre), x - centre
+    known, x = form(layer, x.shape[1], centre), x - centre
     value = float(known.residual)
     for head in known.heads:
         if not isinstance(head.score, Dot) or head.masked or head.memory is not None:

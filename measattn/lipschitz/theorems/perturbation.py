@@ -16,13 +16,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from equinox import tree_equal
 from numpy.typing import NDArray
 
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.forms import Dot, Form, Gauss, Head, form
+from measattn.lipschitz.products import RELATIVE
 from measattn.lipschitz.results import Bound, Hypothesis
 from measattn.lipschitz.space import common_dimension, input_dimension
 from measattn.lipschitz.theorems.base import UP, norm, power
+
+ROUNDED = 2 * RELATIVE
+"""What matrices and shifts may be off, in parts of their norms."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,12 @@ def parameters(
             raise ValueError("other must have the masks of layer")
         value += norm(a.value) * d / 4 * _difference(a, b, d, r) * UP
         value += _apart(a.value, b.value) * r
-    value += _apart(*(sum(head.shift for head in known.heads)[:, None] for known in (one, two)))
+    # the constants of the heads may cancel
+    first, second = (np.stack([head.shift for head in known.heads], 1) for known in (one, two))
+    value += norm(np.sum(first - second, axis=1, keepdims=True))
+    value += ROUNDED * len(one.heads) * (norm(first) + norm(second))
+    if tree_equal(layer, other):
+        value = 0.0
     return Displacement(
         value * UP,
         value * UP,
@@ -189,7 +199,7 @@ def gibbs(slope: float, domain: AbstractDomain, oscillation: float | None = None
 
 def _known(layer: Any, domain: AbstractDomain, dimension: int | None) -> Form:
     d = common_dimension(layer, _bounded(domain), dimension)
-    known = form(layer, d).about(domain.centre)
+    known = form(layer, d, domain.centre)
     if any(head.memory is not None for head in known.heads):
         raise ValueError("layer must be self-attention, found a head with a fixed memory")
     return known
@@ -232,7 +242,5 @@ def _difference(a: Head, b: Head, diameter: float, radius: float) -> float:
 
 
 def _apart(a: NDArray, b: NDArray) -> float:
-    """The norm of a difference, from above: matrices are products, and have been rounded."""
-    if np.array_equal(a, b):
-        return 0.0
-    return norm(a - b) + 1e-13 * (norm(a) + norm(b))
+    """The norm of a difference, from above; both are products, and have been rounded."""
+    return norm(a - b) + ROUNDED * (norm(a) + norm(b))

@@ -1,0 +1,47 @@
+r"""Products of matrices in float64 that keep 11 digits, whatever cancels.
+
+A bound speaks of $A = sK^\top Q$ and of shifts $Az + c$ about a far centre. Where the terms of such
+products cancel, rounding can be as large as what is left. It is at most
+$k\upsilon\,\| |M_1|\cdots|M_r| \|_F$, k the number of factors and summands of an entry (Higham,
+*Accuracy and Stability of Numerical Algorithms*, Section 3.5); where that is too much beside the
+product, it is taken in fractions and rounded once.
+"""
+
+from fractions import Fraction
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNIT = 2.0**-53
+
+RELATIVE = 1e-11
+"""The largest error of a product, in parts of its spectral norm; bounds are raised by more."""
+
+_fractions: Any = np.frompyfunc(lambda a: Fraction(float(a)), 1, 1)
+
+
+def product(*factors: NDArray) -> NDArray:
+    """M_1 M_2 ⋯ M_r, its error at most `RELATIVE` of its spectral norm."""
+    found, sizes = _multiplied(factors), _multiplied([np.abs(factor) for factor in factors])
+    if not np.all(np.isfinite(sizes)):
+        return found
+    terms = sum(factor.shape[1] + 1 for factor in factors)
+    lost = terms * UNIT * float(np.linalg.norm(sizes))
+    rank = min(min(factor.shape) for factor in factors)
+    spectral = float(np.linalg.norm(found)) / rank**0.5
+    if lost <= RELATIVE * spectral:
+        return found
+    return _multiplied([_fractions(factor) for factor in factors]).astype(np.float64)
+
+
+def image(matrix: NDArray, constant: NDArray, centre: NDArray, *after: NDArray) -> NDArray:
+    """The value of an affine map at a point, and what maps make of it ``after``: one product."""
+    affine = np.column_stack([matrix, constant])
+    return product(*after, affine, np.append(centre, 1.0)[:, None])[:, 0]
+
+
+def _multiplied(factors: Any) -> Any:
+    # from the right: a vector there makes all products cheap
+    return reduce(lambda right, left: left @ right, reversed(factors))
