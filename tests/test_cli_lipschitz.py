@@ -38,7 +38,7 @@ def test_lipschitz_prints_each_head_and_draws_it(text):
 @pytest.mark.float64
 def test_lipschitz_in_json_holds_the_constant_of_the_head_within_its_layer(text):
     done = measattn("lipschitz", "--layer", 0, "--text", text, "--tokens", 4, "--head", 7,
-                    "--p", "inf", "--json")  # fmt: skip
+                    "--head", 7, "--p", "inf", "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout)
     assert (row["p"], row["metric"], row["moves"]) == ("inf", "W_inf", "Whole")
@@ -60,7 +60,7 @@ def test_lipschitz_in_json_holds_the_constant_of_the_head_within_its_layer(text)
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"p": 3.0}, "--p must be 1, 2 or inf"),
+        ({"p": 1.0000000001}, "--p must be 1, 2 or inf for a local constant, got 1.0000000001"),
         ({"tokens": 0}, "--tokens must be at least 1"),
         ({"block": True, "tokens": 513}, "may take hours for --p 1: give --tokens 512 or fewer"),
         ({"figure": Path("heads.doc")}, "--figure must name a .png or .svg or .pdf file"),
@@ -83,6 +83,7 @@ def test_lipschitz_refuses_nonsense_in_words(text, options, words):
     [
         ({"layer": 6}, "--layer must be from 0 to 5"),
         ({"heads": (12,)}, "--head must be from 0 to 11, got 12"),
+        ({"model": "smollm2"}, "layer 0 of SmolLM2.* cannot be certified, .* BERT or GPT-2 family"),
     ],
 )
 def test_lipschitz_names_the_layers_and_heads_that_there_are(text, options, words):
@@ -103,7 +104,7 @@ def test_lipschitz_refuses_what_is_no_text(text, content, words):
 def test_what_lipschitz_refuses_is_one_line_and_status_2(text):
     done = measattn("lipschitz", "--text", text, "--p", "3")
     assert done.returncode == 2
-    assert done.stderr == "error: --p must be 1, 2 or inf for a local constant, got 3\n"
+    assert done.stderr == "error: --p must be 1, 2 or inf for a local constant, got 3.0\n"
     assert done.stdout == ""
 
 

@@ -124,7 +124,8 @@ def build(typer: Any) -> Any:
     def lipschitz(
         text: Annotated[Path, typer.Option(metavar="FILE", help="A text, in UTF-8.")],
         model: Annotated[
-            str, typer.Option(help="minilm, or a BERT or GPT-2 checkpoint on this disk.")
+            str,
+            typer.Option(help="minilm, or the path of a BERT or GPT-2 checkpoint on this disk."),
         ] = "minilm",
         layer: Annotated[int, typer.Option(help="The layer, counted from 0.")] = 0,
         p: Annotated[float, typer.Option("--p", help="The order: 1, 2 or inf.")] = 1.0,

@@ -106,7 +106,8 @@ def answer(asked: Asked) -> Found:
     began = time.perf_counter()
     _check(asked)
     text = _read(asked.text)
-    model = pretrained.minilm() if asked.model == "minilm" else pretrained.load(asked.model)
+    known = {"minilm": pretrained.minilm, "smollm2": pretrained.smollm2}
+    model = known[asked.model]() if asked.model in known else pretrained.load(asked.model)
     if not 0 <= asked.layer < len(model.layers):
         raise ValueError(
             f"--layer must be from 0 to {len(model.layers) - 1} for {model.name}, got {asked.layer}"
@@ -120,7 +121,7 @@ def answer(asked: Asked) -> Found:
     if inner is None:
         raise ValueError(f"layer {asked.layer} of {model.name} has no attention of several heads")
     attention, entering = inner
-    heads = list(asked.heads) or list(range(attention.count))
+    heads = list(dict.fromkeys(asked.heads)) or list(range(attention.count))
     wrong = [k for k in heads if not 0 <= k < attention.count]
     if wrong:
         raise ValueError(f"--head must be from 0 to {attention.count - 1}, got {wrong[0]}")
@@ -244,7 +245,7 @@ def _row(constant: Any, words: list[str], start: float) -> dict[str, Any]:
 def _check(asked: Asked) -> None:
     """Refuse what needs no model to be seen."""
     if asked.p not in (1.0, 2.0, math.inf):
-        raise ValueError(f"--p must be 1, 2 or inf for a local constant, got {asked.p:g}")
+        raise ValueError(f"--p must be 1, 2 or inf for a local constant, got {asked.p!r}")
     if asked.tokens < 1:
         raise ValueError(f"--tokens must be at least 1, got {asked.tokens}")
     if asked.block and asked.tokens > LARGEST_BLOCK[asked.p]:
@@ -306,6 +307,8 @@ def _print(found: Found) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from measattn.lipschitz.results import printed
+
     cut = f"the first {found.tokens} of {found.tokens_of_text:,}"
     tokens = f"{found.tokens}" if found.tokens == found.tokens_of_text else cut
     table = Table(
@@ -322,7 +325,8 @@ def _print(found: Found) -> None:
         ratio = ends[1] / ends[0] if ends[0] > 0 else math.inf
         norms = [f"{row[name]:.4g}" if name in row else "" for name in ("norm_v", "kappa")]
         token = "all" if row["token"] is None else f"{row['token']} {row['word']}"
-        table.add_row(str(row["head"]), *(f"{end:.6g}" for end in ends), f"{ratio:.5f}", *norms,
+        digits = (printed(end, side) for end, side in zip(ends, (-1, 1), strict=True))
+        table.add_row(str(row["head"]), *digits, f"{ratio:.5f}", *norms,
                       token, f"{row['seconds']:.1f}")  # fmt: skip
         chances.add(row["probability"])
     console = Console(markup=False)

@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from measattn.lipschitz.ascent import Game, Place, quotient
+from measattn.lipschitz.ascent import TINY, Game, Place, quotient
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.norms.problem import unit
 
@@ -68,7 +68,9 @@ def anywhere(
     best, values = _climb(game, atoms, logits, (jnp.asarray(x), jnp.asarray(u)), steps)
     k = int(jnp.argmax(values))
     point = centre + domain.radius * np.asarray(best[0][k])
-    return float(jnp.exp(values[k])), point, unit(np.asarray(best[1][k])[None])[0]
+    # what the ascent adds under its roots is no part of the value
+    value = max(float(jnp.exp(values[k])) - 2 * math.sqrt(TINY) / MASS, 0.0)
+    return value, point, unit(np.asarray(best[1][k])[None])[0]
 
 
 # compiled once for layers of one structure, domains of one kind, and so many atoms and steps

@@ -94,7 +94,7 @@ def branch_and_bound(
     parents, settled, looked, cuts = np.full(1, np.inf), 0.0, 0, 0
     work = (len(weights) + 1) * v * d
     best = Ceiling(math.inf, 0, 0.0, centre, np.eye(d)[0])
-    while True:
+    while len(middles):  # none is left where those that touch the domain from outside are cut
         # middles are rounded at each cut, and projections, the cubes that they stand for are not
         drift = (cuts + 8) * 2 * UNIT * scale
         reach = (half * math.sqrt(d) + drift) * UP

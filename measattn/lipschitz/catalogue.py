@@ -20,7 +20,7 @@ from measattn.kernel import AbstractDiracKernel, Stack
 from measattn.layer import Residual, WeightShared
 from measattn.lipschitz.domains import AbstractDomain, Ball
 from measattn.lipschitz.forms import Form, form
-from measattn.lipschitz.results import Bound, Hypothesis, metric_name
+from measattn.lipschitz.results import Bound, Hypothesis, metric_name, printed
 from measattn.lipschitz.space import common_dimension
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable, Theorem
 from measattn.lipschitz.theorems.base import UP, norm
@@ -60,7 +60,8 @@ class Bounds:
         for row in self.rows:
             if isinstance(row, Bound):
                 kind = "proved" if row.proved else "quoted"
-                lines.append(f"{row.theorem:{width}}  {row.value:12.6g}  {kind}  {row.statement}")
+                value = printed(row.value, 1)
+                lines.append(f"{row.theorem:{width}}  {value:>12}  {kind}  {row.statement}")
             else:
                 lines.append(f"{row.theorem:{width}}  {'-':>12}  {row.reason}")
         return "\n".join(lines)
@@ -207,7 +208,7 @@ def _of_layer(layer: Any, question: _Question) -> _Answer:
         return _of_stack(layer.layers, question)
     if isinstance(layer, Residual) and not isinstance(layer.layer, AbstractAttention):
         inner = _of_layer(layer.layer, question)
-        return inner._replace(value=(1 + inner.value) * UP, name=f"1 + ({inner.name})")
+        return inner._replace(value=(1 + inner.value) * UP, name=f"1 + {inner.name}")
     if isinstance(layer, AbstractDiracKernel):
         return _Answer(constant(layer, question.radius, question.centre), "T1", (), ())
     return _of_attention(form(layer, len(question.centre), question.centre), question)
@@ -244,7 +245,8 @@ def _of_stack(layers: tuple, question: _Question) -> _Answer:
     for layer in layers:
         answer = _of_layer(layer, question)
         value *= answer.value * UP
-        names.append(answer.name)
+        product = len(layers) > 1 and " + " in answer.name
+        names.append(f"({answer.name})" if product else answer.name)
         used += answer.theorems
         hypotheses += answer.hypotheses
         masked |= answer.masked

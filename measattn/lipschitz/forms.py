@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +23,7 @@ from measattn.lipschitz.products import image, product
 from measattn.maps import Affine, Identity
 from measattn.masks import Causal, Masked
 from measattn.measure import states
+from measattn.points import Token
 from measattn.potential import AbstractPotential, Bilinear, DotProduct, Gaussian
 
 
@@ -72,6 +75,14 @@ class Head:
     def masked(self) -> bool:
         """Whether the head is a function of the ordered tokens, not of their law."""
         return self.causal or self.allowed is not None
+
+    @property
+    def of_positions(self) -> bool:
+        """Whether its mask is shown to look at positions alone: moving states changes none of it.
+
+        The condition is traced on two tokens, and what it returns must not depend on the states.
+        """
+        return self.allowed is None or _ignores_states(self.allowed, self.value.shape[1])
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,20 @@ def _head(head: Any, dimension: int, centre: NDArray) -> Head:
     shift = image(value, constant, centre if memory is None else np.zeros(keys))
     score = _score(potential, dimension, keys, centre)
     return Head(score, value, shift, causal, allowed, memory)
+
+
+def _ignores_states(allowed: Callable, dimension: int) -> bool:
+    tokens = [Token(jnp.zeros((), jnp.int32), jnp.zeros(dimension)) for _ in range(2)]
+    try:
+        traced = jax.make_jaxpr(allowed)(*tokens).jaxpr
+    except (AttributeError, IndexError, TypeError, ValueError):  # it is not about tokens
+        return False
+    _, state, _, other = map(id, traced.invars)
+    needed = set(map(id, traced.outvars))
+    for equation in reversed(traced.eqns):
+        if needed & set(map(id, equation.outvars)):
+            needed |= set(map(id, equation.invars))
+    return not needed & {state, other}
 
 
 def _score(potential: AbstractPotential, dimension: int, keys: int, centre: NDArray) -> Dot | Gauss:

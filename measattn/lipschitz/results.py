@@ -1,5 +1,6 @@
 """What questions about Lipschitz constants return: each number says how far it can be trusted."""
 
+import decimal
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -48,7 +49,9 @@ class Bound:
     def __repr__(self) -> str:
         kind = "certified" if self.proved else "quoted"
         name = f"Lip(W{order_name(self.p)})"
-        return f"{name} <= {self.value:.6g} on {self.domain} ({self.theorem}, {kind})"
+        vacuous = "" if math.isfinite(self.value) else ": vacuous, it says nothing"
+        value = printed(self.value, 1)
+        return f"{name} <= {value} on {self.domain} ({self.theorem}, {kind}{vacuous})"
 
 
 class Witness(NamedTuple):
@@ -91,7 +94,7 @@ class Estimate:
     def __repr__(self) -> str:
         kind = "attained" if self.exact else "attained up to the rounding of the layer"
         name = f"Lip(W{order_name(self.p)})"
-        return f"{name} >= {self.value:.6g} on {self.domain} ({kind}; {self.found})"
+        return f"{name} >= {printed(self.value, -1)} on {self.domain} ({kind}; {self.found})"
 
 
 class Move(NamedTuple):
@@ -148,17 +151,24 @@ class LocalConstant:
             trust = "certified"
             if self.probability < 1:
                 trust = f"certified with probability 1 - {1 - self.probability:.0e}"
-            upper = f"<= {self.upper:.6g} ({trust})"
+            upper = f"<= {printed(self.upper, 1)} ({trust})"
         name = f"local Lip({self.metric}), {self.moves}"
-        return f"{name}: >= {self.value:.6g} (attained), {upper}"
+        return f"{name}: >= {printed(self.value, -1)} (attained), {upper}"
 
 
 def metric_name(masked: bool, p: float) -> str:
     """What a metric is called: W1, W2, W_inf, or the position-wise one of masked layers."""
-    name = "W_inf" if math.isinf(p) else f"W{p:g}"
+    name = "W_inf" if math.isinf(p) else f"W{order_name(p)}"
     return f"{name}, position-wise" if masked else name
 
 
 def order_name(p: float) -> str:
-    """How an order is written: 1, 2, inf."""
-    return "inf" if math.isinf(p) else f"{p:g}"
+    """How an order is written: 1, 1.5, inf; with all its digits."""
+    return repr(float(p)).removesuffix(".0")
+
+
+def printed(value: float, side: int) -> str:
+    """Six digits, rounded up (+1) or down (-1), so that what is printed is still certified."""
+    rounding = decimal.ROUND_CEILING if side > 0 else decimal.ROUND_FLOOR
+    digits = decimal.Context(prec=6, rounding=rounding).create_decimal(float(value))
+    return f"{float(digits):.6g}"

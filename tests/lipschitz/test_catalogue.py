@@ -1,5 +1,6 @@
 """Upper bounds: closed forms, hypotheses, refusals, composition, and pairs that must not exceed."""
 
+import dataclasses
 import math
 from fractions import Fraction
 
@@ -136,6 +137,35 @@ def test_a_fixed_memory_bounds_the_query_side_everywhere():
     memory = np.array([[0.0, 0.0], [3.0, 4.0]])
     layer = ma.CrossAttention(ma.DotProduct(0.1), 2 * jnp.eye(2), memory)
     assert bound(layer, Everywhere(), 2).value == pytest.approx(2 * 0.1 * 25 / 4)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "fine"),
+    [
+        (lambda x, y: jnp.abs(x.position - y.position) < 3, True),
+        (lambda x, y: jnp.where(x.position > 1, y.position > 0, True), True),
+        (lambda x, y: jnp.sum((x.state - y.state) ** 2) < 0.25, False),
+        (lambda x, y: (y.position <= x.position) & (x.state[0] < 1e9), False),
+        (lambda x, y: jnp.sum((x - y) ** 2) < 0.25, False),
+    ],
+)
+def test_a_mask_that_looks_at_states_has_no_bound_as_the_layer_jumps(allowed, fine):
+    layer = ma.SelfAttention(ma.Masked(ma.DotProduct(1.0), allowed))
+    if fine:
+        assert bound(layer, Ball(1.0), 1, atoms=2, dimension=2).theorem == "M1"
+        return
+    with pytest.raises(ValueError, match="positions alone; found states, where the layer may jump"):
+        bound(layer, Ball(1.0), 1, atoms=2, dimension=2)
+
+
+@pytest.mark.parametrize("p", [1.25, math.pi])
+def test_what_is_printed_is_rounded_to_the_safe_side(p):
+    found = bound(CONTRACTING, Ball(1.0), p, dimension=2)
+    assert f"W{p!r})" in repr(found)
+    for value in (1 + 1e-9, 9.9999995, 123456.7, 1e-300 / 3, 1e300 / 7):
+        up = repr(dataclasses.replace(found, value=value)).split("<= ")[1].split(" ")[0]
+        assert value <= float(up) <= value * (1 + 2e-5)
+    assert "vacuous" in repr(dataclasses.replace(found, value=INF))
 
 
 def test_masks_are_bounded_in_the_position_wise_norm():

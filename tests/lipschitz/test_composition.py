@@ -120,7 +120,7 @@ def test_a_norm_brings_all_of_space_into_a_ball():
     block = ma.layer.pre_norm([layer], [ma.LayerNorm(np.ones(3), eps=0.25)])
     found = bound(block, Everywhere())
     assert found.value == pytest.approx(1 + 2 * bound(layer, Ball(math.sqrt(3))).value)
-    assert found.theorem == "1 + (T1 · H6)"
+    assert found.theorem == "1 + T1 · H6"
     with pytest.raises(ValueError, match="needs a bounded domain"):
         bound(layer, Everywhere())
 
@@ -174,3 +174,8 @@ def test_a_stack_with_one_masked_layer_is_bounded_in_the_position_wise_norm():
     assert found.value == pytest.approx(parts[0].value * parts[1].value)
     assert found.metric == "W1, position-wise"
     assert found.theorem == "M1 · H6"
+    block = ma.Residual(layers[1])
+    twice = bound(
+        ma.Stack([block, ma.Residual(ma.Deterministic(jnp.eye(2)))]), Ball(1.0), 1, dimension=2
+    )
+    assert twice.theorem == "(1 + H6) · (1 + T1)"

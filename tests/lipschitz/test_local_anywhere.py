@@ -123,3 +123,21 @@ def test_a_mask_does_not_go_with_mass_anywhere():
     near = ma.Masked(ma.DotProduct(1.0), lambda x, y: (x - y) @ (x - y) < 4)
     with pytest.raises(ValueError, match="masked layer"):
         local(ma.SelfAttention(near), line([0.0, 0.5]), 1, Anywhere(Ball(1.0)))
+
+
+def test_where_all_cubes_left_touch_the_domain_from_outside_the_search_ends():
+    """The supremum lies on the sphere: balls about the last cubes meet it, their parts do not."""
+    layer, mu = ma.SelfAttention(ma.DotProduct(1.0)), ma.EmpiricalMeasure([[1.0, 0.0]])
+    found = local(layer, mu, 1, Anywhere(Ball(1.5)))
+    # one atom x: a little mass at y is seen with the density e^{<x, y> - |x|²}
+    y = 1.5 * np.stack([np.cos(angles := np.linspace(-3, 3, 10**4)), np.sin(angles)])
+    slopes = np.eye(2)[:, :, None] + (y - [[1.0], [0.0]])[:, None] * np.array([1.0, 0.0])[:, None]
+    attained = np.exp(y[0] - 1) * np.linalg.norm(np.moveaxis(slopes, 2, 0), 2, axis=(1, 2))
+    assert 0.999 * attained.max() <= found.value <= attained.max() * (1 + 1e-9)
+    assert attained.max() <= found.upper <= 1.002 * attained.max()
+
+
+def test_a_layer_without_values_has_the_constant_zero():
+    layer = ma.SelfAttention(ma.DotProduct(1.0), [[0.0]])
+    found = local(layer, line([0.5]), 1, Anywhere(Ball(2.0)), **QUICK)
+    assert found.value == 0 == found.upper

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import measattn as ma
@@ -118,6 +119,23 @@ def test_a_factor_of_cholesky_bounds_the_spectral_norm_closely():
             assert found.upper <= truth * (1 + 1e-9) + 1e-150
     with pytest.raises(ValueError, match="finite"):
         cholesky_norm(np.array([[np.inf]]))
+
+
+@pytest.mark.parametrize("points", [[[9.5], [9.2], [-1.3]], [[6.6, 37.4], [25.8, 7.9]]])
+def test_eigenvalues_that_are_nearly_multiple_have_a_vector(points, monkeypatch):
+    """LAPACK's search for a part of the spectrum finds none for some of them."""
+    layer, mu = ma.SelfAttention(ma.Gaussian(1.24)), ma.EmpiricalMeasure(points)
+    assert local(layer, mu, 2).ratio <= 1 + 1e-6
+    eigh = scipy.linalg.eigh
+
+    def lost(matrix, subset_by_index=None):
+        values, vectors = eigh(matrix)
+        return (values[:0], vectors[:, :0]) if subset_by_index else (values, vectors)
+
+    monkeypatch.setattr(scipy.linalg, "eigh", lost)
+    found = cholesky_norm(np.diag([1.0, 2.0]))
+    assert found.value == pytest.approx(2.0)
+    np.testing.assert_allclose(np.abs(found.direction), [0, 1])
 
 
 def test_a_head_on_scores_without_noise_splits_no_better_than_it_should():

@@ -4,6 +4,7 @@ import decimal
 import hashlib
 import io
 import json
+import os
 import shutil
 import zipfile
 
@@ -303,6 +304,11 @@ def test_what_is_no_json_is_rejected_and_a_missing_file_is_an_error(tmp_path):
     rejected(file, "not readable as JSON")
     with pytest.raises(FileNotFoundError, match="no file"):
         lip.verify(tmp_path / "b.json")
+    with pytest.raises(OSError, match="is a folder: name the JSON file"):
+        lip.verify(tmp_path)
+    os.mkfifo(tmp_path / "c.json")
+    with pytest.raises(OSError, match="is no regular file"):
+        lip.verify(tmp_path / "c.json")
 
 
 def leaves(entries, path=()):

@@ -57,11 +57,14 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
     """The entries of a certificate and its arrays.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it is a folder or a pipe.
         Rejected: a file that is no certificate, a hash that differs, an array that is none.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise OSError(f"{path} is {what}: name the JSON file of a certificate")
     if path.stat().st_size > LARGEST_TEXT:
         raise Rejected(f"the file has more than {LARGEST_TEXT:,} bytes, which no certificate has")
     try:

@@ -36,7 +36,7 @@ def verify(file: Any) -> Report:
         A report: each number as claimed and as recomputed, and the verdict.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it is none that can be read.
     """
     path, items = Path(file), list[Item]()
     try:
@@ -92,9 +92,9 @@ def _case(entries: dict[str, Any], arrays: Arrays) -> _Case:
     )
     if dimension is None:
         raise Rejected("the dimension must be a whole number")
-    metric = "W_inf" if math.isinf(p) else f"W{p:g}"
+    metric = "W_inf" if math.isinf(p) else f"W{p!r}".removesuffix(".0")
     if question["metric"] != metric:
-        raise Rejected(f"the metric of order {p} is {metric}, got {question['metric']!r}")
+        raise Rejected(f"the metric of order {p!r} is {metric}, got {question['metric']!r}")
     layer = heads(entries["layer"], arrays, dimension)
     x, y = (array(arrays, f"witness.{name}", None, dimension) for name in "xy")
     weights = array(arrays, "witness.weights", len(x))

@@ -26,10 +26,12 @@ def cholesky_norm(matrix: NDArray) -> SpectralNorm:
     rows, size = matrix.shape
     gram = matrix.T @ matrix
     values, vectors = scipy.linalg.eigh(gram, subset_by_index=[size - 1, size - 1])
-    direction = vectors[:, 0]
+    if not values.size:  # LAPACK loses an eigenvalue that is nearly multiple
+        values, vectors = scipy.linalg.eigh(gram)
+    direction = vectors[:, -1]
     value = float(np.linalg.norm(matrix @ direction))
     total = float(np.sum(matrix**2))
-    shift = max(float(values[0]), value**2)
+    shift = max(float(values[-1]), value**2)
     for excess in 10.0 ** np.arange(-10, 1):
         level = shift * (1 + excess) + np.finfo(float).tiny
         try:

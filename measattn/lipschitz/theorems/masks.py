@@ -21,14 +21,21 @@ from measattn.lipschitz.theorems.base import (
 
 def _m1(case: Case) -> tuple[float, tuple[Hypothesis, ...]]:
     checked = (bilinear(case), own_keys(case), bounded(case))
-    masked = case.head.masked
-    checked += (need(masked, "a mask (the metric is position-wise)", "none"),)
+    head = case.head
+    kind = "causal" if head.causal and head.allowed is None else "a condition of one's own"
+    checked += (
+        need(head.masked, "a mask, as it is about positions", kind * head.masked or "none"),
+    )
+    looks = "positions" if head.of_positions else "states, where the layer may jump"
+    checked += (need(head.of_positions, "a mask that looks at positions alone", looks),)
+    # attention refuses to average over no key
+    checked += (Hypothesis("a key in every row", True, "the layer is defined on no other tokens"),)
     mass = 1.0
     if not math.isinf(case.p):
         checked += (equal_atoms(case),)
         n = case.atoms or 1
         mass = float(n)
-        if case.head.causal and case.head.allowed is None:
+        if head.causal and head.allowed is None:
             spread = power(2 * case.slope * case.radius, 1)
             mass = min(mass, spread * (1 + math.log(n)) * UP)
         mass = mass ** (1 / case.p) * UP

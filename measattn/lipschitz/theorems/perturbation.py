@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.forms import Dot, Form, Gauss, Head, form
 from measattn.lipschitz.products import RELATIVE
-from measattn.lipschitz.results import Bound, Hypothesis
+from measattn.lipschitz.results import Bound, Hypothesis, printed
 from measattn.lipschitz.space import common_dimension, input_dimension
 from measattn.lipschitz.theorems.base import UP, norm, power
 
@@ -54,8 +54,8 @@ class Displacement:
 
     def __repr__(self) -> str:
         return (
-            f"outputs within {self.output:.6g}, laws within W1 = {self.law:.6g} on {self.domain} "
-            f"({self.theorem})"
+            f"outputs within {printed(self.output, 1)}, laws within W1 = {printed(self.law, 1)} on "
+            f"{self.domain} ({self.theorem})"
         )
 
 
