@@ -72,7 +72,7 @@ class AbstractDomain(abc.ABC):
         Raises:
             ValueError: the measure has mass outside; the message says how much and how far.
         """
-        x, weights = np.asarray(state(mu.points), np.float64), np.asarray(mu.weights, np.float64)
+        x, weights = np.asarray(state(mu.points), np.float64), np.exp(np.float64(mu.log_weights))
         excess = np.where(weights > 0, self.excess(x), 0.0)
         out = excess > ROUNDING * max(np.abs(x).max(), 1e-300)
         if out.any():

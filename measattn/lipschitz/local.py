@@ -313,7 +313,7 @@ def _check(mu: Any, moves: Any) -> None:
 
 def _positive(mu: EmpiricalMeasure) -> tuple[EmpiricalMeasure, NDArray]:
     """The atoms with mass, in float64, and their numbers."""
-    kept = np.flatnonzero(np.asarray(mu.weights) > 0)
+    kept = np.flatnonzero(masses(mu) > 0)
     points = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64)[kept], mu.points)
     if not np.isfinite(np.asarray(state(points))).all():
         raise ValueError(

@@ -2,10 +2,12 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
 import measattn as ma
+from measattn import lipschitz as lip
 from measattn.lipschitz import Whole, local
 from tests.lipschitz import dense
 
@@ -152,3 +154,16 @@ def test_every_result_says_its_class_and_what_its_numbers_are():
     for word in ("Whole()", "attained", "certified"):
         assert word in repr(found)
     assert found.how.endswith(".")
+
+
+def test_atoms_whose_mass_float32_does_not_hold_count():
+    """Their logarithms do: 1e-40 is a mass like any other."""
+    layer, points = ma.SelfAttention(ma.DotProduct(-3.0)), np.array([[-0.2], [-0.1], [0.3]])
+    with jax.enable_x64(False):
+        light, lighter = (
+            local(layer, ma.weighted(points, [mass, 0.5, 0.5]), 1) for mass in (1e-30, 1e-40)
+        )
+    assert lighter.witness.atom == light.witness.atom == 0
+    assert lighter.value == pytest.approx(light.value, rel=1e-6)
+    with jax.enable_x64(False), pytest.raises(ValueError, match="lies outside"):
+        lip.Ball(0.2).check(ma.weighted(points, [0.5, 0.5, 1e-40]))
