@@ -23,6 +23,9 @@ with warnings.catch_warnings():
 SIZE = 17.0
 """Font size, in pixels, of display formulas; text in the page is set to match."""
 
+TALLEST = 8.0
+"""Height, in em, of a formula: a bracket that is stretched around a sum can become a page high."""
+
 _SVG = "{http://www.w3.org/2000/svg}"
 _MATH = re.compile(r"\$([^$]+)\$")
 
@@ -87,6 +90,11 @@ def draw(latex: str, inline: bool) -> Drawn:
         raise FormulaError(f"cannot render the formula {latex!r}: {error!r}") from error
     if not all(map(math.isfinite, (width, height))) or min(width, height) <= 0:
         raise FormulaError(f"the formula {latex!r} renders as nothing")
+    if height > TALLEST * SIZE:
+        raise FormulaError(
+            f"the formula {latex!r} is {height / SIZE:.0f} em high: use \\Bigl and \\Bigr for "
+            "\\left and \\right"
+        )
     if any(e.attrib.get("id", "").endswith("_0") for e in root):
         raise FormulaError(f"the font lacks a character of the formula {latex!r}")
     symbols = {e.attrib["id"]: _markup(e) for e in root if e.tag == _SVG + "symbol"}

@@ -23,7 +23,7 @@ from paper_repro.gibbs_random import (
     group="A",
     title="The Boltzmann-Gibbs transformation is Lipschitz in W1, with a sharp constant",
     formulas=[
-        r"W_1(\Psi_g\mu,\Psi_g\nu)\leq\frac{\sup g}{\max(\mu(g),\nu(g))}\,(1+\ell D)\,W_1(\mu,\nu)"
+        r"W_1(\Psi_g\mu,\Psi_g\nu)\leq\frac{\sup\,g}{\max(\mu(g),\nu(g))}\,(1+\ell D)\,W_1(\mu,\nu)"
         r"\leq e^{\omega}(1+\ell D)\,W_1(\mu,\nu)",
         r"W_1(\Psi_g\mu,\Psi_h\mu)\leq D\,\tanh\frac{\delta}{4},\qquad"
         r"\mathrm{TV}(\Psi_g\mu,\Psi_h\mu)\leq\tanh\frac{\delta}{4}",
@@ -32,7 +32,7 @@ from paper_repro.gibbs_random import (
     ],
     statement=r"On a set of diameter $D$, with $\omega$ the oscillation and $\ell$ the Lipschitz "
     r"constant of $\log\,g$: $\Psi_g$ is $e^{\omega}(1+\ell D)$-Lipschitz in $W_1$, also with "
-    r"$(\sup g+D\,\mathrm{Lip}\,g)/\max(\mu(g),\nu(g))$, and no smaller constant serves all "
+    r"$(\sup\,g+D\,\mathrm{Lip}\,g)/\max(\mu(g),\nu(g))$, and no smaller constant serves all "
     r"$(\omega,\ell,D)$ (A1); exchanging $g$ for $h$ costs no exponential, where $\delta$ is the "
     r"oscillation of $\log(g/h)$ (A2); in total variation the constant is $e^{\omega}$ (A3). For "
     r"$p>1$ no constant exists: the quotient of two measures at distance $h$ grows like "

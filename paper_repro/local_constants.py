@@ -23,11 +23,11 @@ LINE = np.array([1.0, 0.5, -0.2])
     group="A",
     title="Near one measure there are three Lipschitz constants, each with its certificate",
     formulas=[
-        r"\max_i\max_{u}\sum_j\frac{\omega_j}{\omega_i}|J_{ji}u|\;\leq\;\max_i\max_{u}\left["
-        r"|D(x_i)u|+\sum_j\omega_j|M_{x_j}(x_i)u|\right]\;\leq\;\max_{x\in E}\max_{u}\left["
-        r"|D(x)u|+\int|M_z(x)u|\,\mu(dz)\right]",
+        r"\max_i\max_{u}\sum_j\frac{\omega_j}{\omega_i}|J_{ji}u|\;\leq\;\max_i\max_{u}\Bigl["
+        r"|D(x_i)u|+\sum_j\omega_j|M_{x_j}(x_i)u|\Bigr]\;\leq\;\max_{x\in E}\max_{u}\Bigl["
+        r"|D(x)u|+\int|M_z(x)u|\,\mu(dz)\Bigr]",
         r"\mathrm{Lip}_{W_1}(P(E))=\sup_\mu L(\mu)",
-        r"\sum_j|M_ju|\leq\sqrt{\sum_jw_j\cdot\lambda_{\max}\left(\sum_jM_j^{\top}M_j/w_j\right)},"
+        r"\sum_j|M_ju|\leq\sqrt{\sum_jw_j\cdot\lambda_{\max}\Bigl(\sum_jM_j^{\top}M_j/w_j\Bigr)},"
         r"\qquad\rho_d=\sqrt{\frac{\pi}{d}}\,\frac{\Gamma((d+1)/2)}{\Gamma(d/2)}",
     ],
     statement=r"Whether atoms move whole, in parts, or a little mass may sit anywhere, makes three "

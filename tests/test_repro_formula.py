@@ -32,6 +32,12 @@ def test_what_would_be_lost_is_an_error(latex):
         FormulaSheet().display(latex)
 
 
+def test_a_bracket_that_outgrows_its_formula_is_an_error():
+    with pytest.raises(FormulaError, match="em high: use"):
+        FormulaSheet().display(r"\left[\sum_jx_j\right]")
+    FormulaSheet().display(r"\Bigl[\sum_jx_j\Bigr]")
+
+
 @pytest.mark.parametrize("latex", [r"\langle x, y\rangle", r"\mathbb{R}^d", r"\{x\}", r"\Psi_{gh}"])
 def test_what_the_claims_use_is_understood(latex):
     check(latex)
