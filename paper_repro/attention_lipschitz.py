@@ -153,7 +153,7 @@ def laws(bench: Bench) -> None:
     bench.table(
         "Random pairs: the largest share of a bound that was used",
         ["p", "theorem", "share"],
-        [[p, name, share] for (p, name), share in rows.items()],
+        sorted([p, name, share] for (p, name), share in rows.items()),
     )
 
 
@@ -220,22 +220,12 @@ def worst_pairs(bench: Bench) -> None:
         1.0,
         r"the factor $e^{\theta_R/2}$ is needed.",
     )
-    figure = None
-    for k, (p, column) in enumerate((("1", 1), ("2", 3), ("∞", 5))):
-        if figure is None:
-            figure = plot.curve([r[0] for r in rows], [r[1] for r in rows], fit=False,
-                                names=("κR²", "p = 1: attained"))  # fmt: skip
-            axes = figure.axes[0]
-        else:
-            axes.plot([r[0] for r in rows], [r[column] for r in rows], "o-",
-                      color=plot.ACCENTS[k], label=f"p = {p}: attained")  # fmt: skip
-        axes.plot([r[0] for r in rows], [r[column + 1] for r in rows], "--",
-                  color=plot.ACCENTS[k], label=f"p = {p}: bound")  # fmt: skip
-    axes.set_ylabel("constant in $W_p$")
-    axes.yaxis.set_minor_formatter("")
-    axes.legend(ncols=3, fontsize=7, frameon=False)
+    ends = {
+        f"p = {p}": ([r[column] for r in rows], [r[column + 1] for r in rows])
+        for p, column in (("1", 1), ("2", 3), ("∞", 5))
+    }
     bench.figure(
-        figure,
+        plot.growth([r[0] for r in rows], ends, names=("κR²", "constant in $W_p$")),
         r"$A=-I$: the Lipschitz constant in $W_p$ on balls, attained by two masses, and its bound",
         "For p = 1 both curves coincide and are the steepest; for p = ∞ they are nearly flat",
     )

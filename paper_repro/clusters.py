@@ -114,7 +114,9 @@ def cone(bench: Bench) -> None:
         "the rate of the linearised flow is 2.",
     )
     bench.figure(
-        plot.curve(t[1:], gap[1:], bound=bound[1:], fit=False, names=("time", "1 − least cosine")),
+        plot.curve(
+            t[1:], gap[1:], bound={"D3": bound[1:]}, fit=False, names=("time", "1 − least cosine")
+        ),
         "Tokens in a cone: how far the two farthest are from one another; dashed, the proved bound",
         "The distance falls exponentially and stays below the dashed line",
     )

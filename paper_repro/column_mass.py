@@ -135,7 +135,7 @@ def gaussian(bench: Bench) -> None:
         predicted=SHARE,
     )
     bench.figure(
-        plot.curve(sizes, found, bound=np.full(len(sizes), SHARE), fit=False,
+        plot.curve(sizes, found, bound={"√(4/3), H3": np.full(len(sizes), SHARE)}, fit=False,
                    names=("width of the law over σ", "column mass at its centre")),
         r"Gaussian scores: the column mass at the centre of a normal law; dashed, $\sqrt{4/3}$",
         "The column mass rises from one to the dashed bound and falls back towards one",

@@ -101,7 +101,7 @@ def spreads(bench: Bench) -> None:
     bench.table("C4: the diameter of twelve tokens, ‖V‖ = κ = 1, until it is rounding",
                 ["layer", "before", "after", "bound"], rows)  # fmt: skip
     bench.figure(
-        plot.curve([r[0] for r in rows], [r[2] for r in rows], bound=[r[3] for r in rows],
+        plot.curve([r[0] for r in rows], [r[2] for r in rows], bound={"C4": [r[3] for r in rows]},
                    fit=False, names=("layer", "diameter of the tokens")),
         "C4: the spread within one sequence collapses; dashed, the bound from the layer before",
         "The diameter falls faster and faster, below the dashed line",

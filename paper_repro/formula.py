@@ -19,6 +19,7 @@ with warnings.catch_warnings():
     # it reads its fonts through an interface that Python 3.11 calls deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
     import ziamath
+    from ziamath.tex import tex2mml
 
 SIZE = 17.0
 """Font size, in pixels, of display formulas; text in the page is set to match."""
@@ -27,6 +28,7 @@ TALLEST = 8.0
 """Height, in em, of a formula: a bracket that is stretched around a sum can become a page high."""
 
 _SVG = "{http://www.w3.org/2000/svg}"
+_BAR = "<mi>&#x02016;</mi>"
 _MATH = re.compile(r"\$([^$]+)\$")
 
 
@@ -84,7 +86,10 @@ def draw(latex: str, inline: bool) -> Drawn:
     """
     check(latex)
     try:
-        root = ElementTree.fromstring(ziamath.Latex(latex, size=SIZE, inline=inline).svg())
+        # the bars of a norm would be stretched to all that stands in their line
+        bar = '<mo stretchy="false" lspace="0em" rspace="0em">&#x02016;</mo>'
+        mathml = tex2mml(latex, inline=inline).replace(_BAR, bar)
+        root = ElementTree.fromstring(ziamath.Math(mathml, size=SIZE).svg())
         _, top, width, height = map(float, root.attrib["viewBox"].split())
     except Exception as error:  # ziamath raises whatever its parser stumbles over
         raise FormulaError(f"cannot render the formula {latex!r}: {error!r}") from error
@@ -112,6 +117,8 @@ def draw(latex: str, inline: bool) -> Drawn:
 
 def check(latex: str) -> None:
     """Raise a `FormulaError` if ``latex`` has a command or a character that would be lost."""
+    if r"\tag" in latex:
+        raise FormulaError(f"formulas have no numbers here: {latex!r}")
     try:
         mathml = convert(latex)
     except Exception as error:

@@ -269,7 +269,8 @@ def higher_orders(bench: Bench) -> None:
                 "mass of order h moves by a distance of order one; no constant suffices.",
                 predicted=exact * np.sqrt(2) / sizes[0],
             )
-            figure = plot.curve(sizes, quotients, bound=lipschitz, names=("h", "quotient of W2"))
+            figure = plot.curve(sizes, quotients, bound={"A1, of W1": lipschitz},
+                                names=("h", "quotient of W2"))  # fmt: skip
             bench.figure(
                 figure,
                 r"A4: $W_2(\Psi_g\mu,\Psi_g\nu)/W_2(\mu,\nu)$ for two measures at distance "

@@ -203,7 +203,8 @@ def unsound(bench: Bench) -> None:
         "along the kernel values grow and scores do not.",
     )
     bench.figure(
-        plot.curve([r[0] for r in rows], [r[1] for r in rows], bound=np.full(len(rows), claimed),
+        plot.curve([r[0] for r in rows], [r[1] for r in rows],
+                   bound={"public formula": np.full(len(rows), claimed)},
                    names=("spread along the kernel", "norm of the Jacobian")),
         "Untied values: the norm of the Jacobian; dashed, what the public formula claims",
         "The norm grows in proportion to the spread and crosses the dashed line",

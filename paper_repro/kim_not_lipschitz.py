@@ -67,7 +67,7 @@ def not_lipschitz(bench: Bench) -> None:
         predicted=rows[2][6],
     )
     bench.figure(
-        plot.curve(sizes, [r[1] for r in rows], bound=on_balls,
+        plot.curve(sizes, [r[1] for r in rows], bound={"of W∞, on the ball": on_balls},
                    names=("M", "quotient of W1")),
         "Three tokens at -M, 0, M; dashed, the constant of $W_\\infty$ on the ball of radius M",
         "The quotient grows as the square of M, below the dashed line of the same slope",

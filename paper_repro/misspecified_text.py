@@ -259,22 +259,18 @@ def report(bench: Bench, model: Any, found: dict[int, list[Found]], size: int) -
         [[i, *(worst[name][k] for name in changes)] for k, i in enumerate(found)],
         f"{size} tokens; the change is made where the text enters the attention of the layer.",
     )
-    figure = None
-    for k, name in enumerate(changes):
+    ends = {}
+    for name in changes:
         rows = [max((f for f in row if f.change == name), key=lambda f: f.observed)
                 for row in found.values()]  # fmt: skip
-        at, seen = [i + 1 for i in found], [f.observed for f in rows]
-        if figure is None:
-            figure = plot.curve(at, seen, fit=False, names=("layer", name))
-            axes = figure.axes[0]
-        else:
-            axes.plot(at, seen, "o-", color=plot.ACCENTS[k], label=name)
-        axes.plot(at, [f.predicted for f in rows], "--", color=plot.ACCENTS[k])
-    axes.set_ylabel("$W_1$ of the outputs")
-    axes.yaxis.set_minor_formatter("")
-    axes.legend(ncols=3, fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+        ends[name] = [f.observed for f in rows], [f.predicted for f in rows]
     bench.figure(
-        figure,
+        plot.growth(
+            list(found),
+            ends,
+            names=("layer", "$W_1$ of the outputs"),
+            kinds=("observed", "predicted"),
+        ),
         f"{model.name}: how far the law of the outputs of each attention moves, observed (dots) "
         "and predicted (dashed, of the same colour)",
         "For each change a line of dots, layer by layer, and a dashed line above it",

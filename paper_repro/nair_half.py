@@ -59,7 +59,7 @@ def half(bench: Bench) -> None:
     peaks = np.linspace(0.02, 0.98, 49)
     norms = [np.linalg.norm(jacobian(np.array([t, 1 - t])), 2) for t in peaks]
     bench.figure(
-        plot.curve(peaks, norms, bound=np.full(len(peaks), 0.5), fit=False,
+        plot.curve(peaks, norms, bound={"½": np.full(len(peaks), 0.5)}, fit=False,
                    names=("larger or smaller of two weights", "norm of the Jacobian")),
         "Two logits: the norm of the Jacobian of softmax; dashed, ½",
         "The norm rises from zero to one half at equal weights and falls back to zero",

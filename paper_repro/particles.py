@@ -185,7 +185,7 @@ def bounded_rate(bench: Bench) -> None:
     bench.at_most(f"bounded tokens: largest error / E4 over n = {sizes[0]}…{sizes[-1]}",
                   (rmse / bound).max(), 1.0)  # fmt: skip
     bench.figure(
-        plot.curve(sizes, rmse, bound=bound, names=("tokens n", "root mean square error")),
+        plot.curve(sizes, rmse, bound={"E4": bound}, names=("tokens n", "root mean square error")),
         "Tokens in the unit ball: the error and the bound of E4",
         "The error runs parallel to the bound, well below it",
     )

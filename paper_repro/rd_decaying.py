@@ -250,7 +250,7 @@ def impossible(bench: Bench) -> None:
     bench.close(r"F4: second moment at most one half, quotient over $L^2$", held, np.ones(3),
                 tolerance=1e-6)  # fmt: skip
     bench.figure(
-        plot.curve(distances, got, fit=False, bound=np.full(4, 1 + 4 * entropy_bound(3)),
+        plot.curve(distances, got, fit=False, bound={"F1": np.full(4, 1 + 4 * entropy_bound(3))},
                    names=("distance M of the heavy atoms", "quotient of W1")),
         "F4: a light atom between two heavy ones; dashed, the constant of F1 for three equal atoms",
         "The quotient grows about as the square of the distance and crosses the dashed constant",

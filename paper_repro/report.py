@@ -36,7 +36,7 @@ ROLES = {
 def write_report(
     path: Path, claims: Sequence[Claim], results: Mapping[str, Result], stamp: Mapping[str, Any]
 ) -> Path:
-    """Write the page for all ``claims``; those without a result are listed as not run."""
+    """Write the page for all ``claims``; those without a result are listed by title, folded."""
     sheet = FormulaSheet()
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -58,6 +58,7 @@ def write_report(
     body = template.render(
         groups=_groups(claims),
         results=results,
+        not_run=[claim for claim in claims if claim.id not in results],
         counts=_counts(claims, results),
         total=sum(r.seconds for r in results.values()),
         stamp=stamp,

@@ -105,7 +105,11 @@ def attracting(bench: Bench) -> None:
     lows, highs = [row[2] for row in rows], [row[3] for row in rows]
     bench.figure(
         plot.curve(
-            [row[0] for row in rows], lows, bound=highs, names=("R", "constant in W1"), fit=False
+            [row[0] for row in rows],
+            lows,
+            bound={"H6": highs},
+            names=("R", "constant in W1"),
+            fit=False,
         ),
         r"The constant in $W_1$ for $A=I$ on balls: attained, and (dashed) the bound H6",
         "Attained values rise with the radius, below the dashed bound by a factor up to 2.4",

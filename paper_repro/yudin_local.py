@@ -111,13 +111,20 @@ def attention(bench: Bench) -> None:
     )
     bench.table(
         "Random lists of eight tokens",
-        ["size", "Jacobian", "bound, about the mean", "bound as stated", "share", "share"],
+        [
+            "size",
+            "Jacobian",
+            "bound, about the mean",
+            "bound as stated",
+            "share of the first",
+            "of the second",
+        ],
         rows,
         "Medians; shares are the largest of all trials.",
     )
     bench.figure(
-        plot.curve(sizes, [row[1] for row in rows], bound=[row[2] for row in rows], fit=False,
-                   names=("size of the tokens", "norm of the Jacobian")),
+        plot.curve(sizes, [row[1] for row in rows], bound={"L2": [row[2] for row in rows]},
+                   fit=False, names=("size of the tokens", "norm of the Jacobian")),
         "Median norm of the Jacobian for random lists; dashed, the bound about the mean",
         "Both curves rise with the tokens, and fall again where softmax rows become peaked",
     )  # fmt: skip

@@ -36,7 +36,9 @@ DRAWINGS = {
     "law d=5": lambda ax: plot.law(cloud(d=5), cloud(n=7, d=5), ax),
     "kernel": lambda ax: plot.kernel(ma.SoftmatchKernel(ma.DotProduct(), cloud()), cloud(5), ax),
     "weights": lambda ax: plot.weights(np.full((2, 3), 1 / 3), ax, columns=["a", "b", "c"]),
-    "curve": lambda ax: plot.curve([1, 10], [1.0, 0.1], ax, spread=[0.1, 0.01], bound=[2, 0.2]),
+    "curve": lambda ax: plot.curve(
+        [1, 10], [1.0, 0.1], ax, spread=[0.1, 0.01], bound={"E4": [2, 0.2]}
+    ),
     "margins": lambda ax: plot.margins({"a": 0.5, "b": 0.0, "c": 2.0}, ax),
     "two sides": lambda ax: plot.two_sided([1.0, 2.0], [1.1, np.inf], ax=ax),
     "growth": lambda ax: plot.growth(

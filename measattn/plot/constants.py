@@ -5,11 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from measattn.plot.style import ACCENTS, INK, canvas, house_style
+from measattn.plot.style import ACCENTS, INK, canvas, house_style, logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+WIDEST = 12.0
+"""Of a figure of many bars, in inches."""
+
+MOST_LABELS = 36
+"""Below bars."""
+
+SHADED = 3
+"""Bands of more curves than this would hide one another."""
+
+BESIDE = 3
+"""With more curves than this the legend stands beside the axes."""
 
 
 @house_style
@@ -20,18 +32,21 @@ def two_sided(
     ax: "Axes | None" = None,
     *,
     names: tuple[str, str] = ("head", "local Lipschitz constant"),
+    log: bool = False,
 ) -> "Figure":
     """One bar for each constant up to what is attained, and a line at what is certified.
 
     Args:
         attained: lower ends (n,), not negative.
-        certified: upper ends (n,); where infinite, nothing is drawn above.
-        labels: below the bars; their numbers, from 0, by default.
+        certified: upper ends (n,); where infinite, an arrow head says so.
+        labels: below the bars; their numbers, from 0, by default. Of many every second, or third,
+            is written.
         ax: axes to draw into; a new figure by default.
         names: labels of the axes.
+        log: draw lengths on a logarithmic axis.
 
     Raises:
-        ValueError: lists of unequal lengths, or an upper end below the lower one.
+        ValueError: lists of unequal lengths, zeros with ``log``, an upper end below the lower one.
     """
     low, high = np.asarray(attained, np.float64), np.asarray(certified, np.float64)
     if low.ndim != 1 or low.shape != high.shape or not low.size:
@@ -40,29 +55,32 @@ def two_sided(
             f"{high.shape}"
         )
     _check_order(low, high)
-    figure, axes = canvas(ax, width=max(3.6, 1.6 + 0.34 * len(low)))
-    places = np.arange(len(low))
-    known = np.isfinite(high)
-    axes.bar(places, low, 0.66, color=ACCENTS[0], label="attained")
-    axes.bar(
-        places[known],
-        (high - low)[known],
-        0.66,
-        bottom=low[known],
-        color=ACCENTS[0],
-        alpha=0.3,
-    )
+    if log and not low.min() > 0:
+        raise ValueError(f"attained must be positive to be drawn with log=True, got {low.min()}")
+    figure, axes = canvas(ax, width=min(max(3.6, 1.6 + 0.34 * len(low)), WIDEST))
+    places, known = np.arange(len(low)), np.isfinite(high)
     top = np.where(known, high, low)
-    axes.hlines(
-        top[known], places[known] - 0.33, places[known] + 0.33, INK, linewidth=1.0,
-        label="certified",
-    )  # fmt: skip
-    axes.set_xticks(places, [str(k) for k in places] if labels is None else list(labels))
+    base = low.min() / 2 if log else 0.0
+    ceiling = top.max() * (top.max() / base) ** 0.15 if log else 1.18 * max(top.max(), 1e-300)
+    axes.set(xlabel=names[0], ylabel=names[1], yscale="log" if log else "linear",
+             ylim=(base, ceiling))  # fmt: skip
+    axes.bar(places, low - base, 0.66, bottom=base, color=ACCENTS[0], label="attained")
+    axes.bar(places[known], (high - low)[known], 0.66, bottom=low[known], color=ACCENTS[0],
+             alpha=0.3)  # fmt: skip
+    axes.hlines(top[known], places[known] - 0.33, places[known] + 0.33, INK, linewidth=1.0,
+                label="certified")  # fmt: skip
+    if not known.all():
+        axes.plot(places[~known], low[~known], "^", color=INK, markersize=4, clip_on=False,
+                  label="nothing certified")  # fmt: skip
+    every = -(-len(low) // MOST_LABELS)
+    texts = [str(k) for k in places] if labels is None else list(labels)
+    axes.set_xticks(places[::every], texts[::every])
     axes.grid(visible=False, axis="x")
-    axes.set(xlabel=names[0], ylabel=names[1], ylim=(0, 1.18 * max(float(top.max()), 1e-300)))
+    if log:
+        logarithmic(axes.yaxis)
     handles, texts = axes.get_legend_handles_labels()
     order = np.argsort(texts)
-    axes.legend([handles[k] for k in order], [texts[k] for k in order], ncols=2, loc="upper left")
+    axes.legend([handles[k] for k in order], [texts[k] for k in order], ncols=3, loc="upper left")
     return figure
 
 
@@ -73,17 +91,19 @@ def growth(
     ax: "Axes | None" = None,
     *,
     names: tuple[str, str] = ("n", "Lipschitz constant"),
+    kinds: tuple[str, str] = ("attained", "certified"),
     power: bool = False,
     reference: "Mapping[str, Any] | None" = None,
 ) -> "Figure":
     """How constants grow: lines through what is attained, shaded up to what is certified.
 
     Args:
-        x: abscissas, positive, in order, at least two.
+        x: abscissas in order, at least two; positive with ``power``.
         curves: by name, the attained and the certified values at each x; None in place of the
             latter where nothing is certified.
         ax: axes to draw into; a new figure by default.
         names: labels of the axes.
+        kinds: what the lines and the dashed lines are.
         power: whether the abscissa is logarithmic, so that powers are straight lines.
         reference: other functions of x by name, drawn dotted.
 
@@ -92,32 +112,34 @@ def growth(
             the lower one.
     """
     x = np.asarray(x, np.float64)
-    if x.ndim != 1 or len(x) < 2 or not np.all(np.diff(x) > 0) or x[0] <= 0:
-        raise ValueError(f"x must be at least two positive numbers in order, got {x}")
+    if x.ndim != 1 or len(x) < 2 or not np.all(np.diff(x) > 0) or (power and x[0] <= 0):
+        kind = "positive numbers" if power else "numbers"
+        raise ValueError(f"x must be at least two {kind} in order, got {x}")
     figure, axes = canvas(ax)
     axes.set(xscale="log" if power else "linear", yscale="log", xlabel=names[0], ylabel=names[1])
-    shown = []
     for k, (name, (attained, certified)) in enumerate(curves.items()):
         colour, low = ACCENTS[k % len(ACCENTS)], _values(name, attained, x)
-        axes.plot(x, low, "o-", color=colour, markersize=4, label=name)
-        shown.append(low)
+        # the colours again with another mark
+        mark = "os^Dv*"[k // len(ACCENTS) % 6]
+        axes.plot(x, low, f"{mark}-", color=colour, markersize=4, label=name)
         if certified is not None:
             high = _values(name, certified, x)
             _check_order(low, high)
-            axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+            if len(curves) <= SHADED:
+                axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
             axes.plot(x, high, "--", color=colour, linewidth=1.0)
-            shown.append(high)
+    if any(certified is not None for _, certified in curves.values()):
+        axes.plot([], [], "--", color=INK, linewidth=1.0, label=kinds[1])
     for name, values in (reference or {}).items():
         axes.plot(x, _values(name, values, x), ":", color=INK, linewidth=1.0, label=name)
-    every = np.concatenate(shown)
+    logarithmic(axes.yaxis)
     if power:
-        axes.set_xticks(x, [f"{value:g}" for value in x])
-        axes.minorticks_off()
-    if every.max() < 1e4 * every.min():
-        axes.yaxis.set_major_formatter("{x:g}")
-    # within a decade few ticks are powers of ten; beyond it the others would crowd
-    axes.yaxis.set_minor_formatter("{x:g}" if every.max() < 10 * every.min() else "")
-    axes.legend()
+        logarithmic(axes.xaxis)
+        if np.diff(np.log(x)).min() > 0.07 * np.log(x[-1] / x[0]):  # room for each
+            axes.set_xticks(x, [f"{value:g}" for value in x])
+            axes.set_xticks([], minor=True)
+    few = len(curves) + len(reference or {}) <= BESIDE
+    axes.legend(**({} if few else {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}))
     return figure
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from measattn.plot.style import ACCENTS, INK, PAPER, canvas, house_style
+from measattn.plot.style import ACCENTS, INK, PAPER, canvas, house_style, logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ def curve(
     ax: "Axes | None" = None,
     *,
     spread: Any = None,
-    bound: Any = None,
+    bound: Mapping[str, Any] | None = None,
     names: tuple[str, str] = ("n", "error"),
     fit: bool = True,
 ) -> "Figure":
@@ -32,7 +32,7 @@ def curve(
         y: ordinates, positive; without ``fit`` some may be 0.
         ax: axes to draw into; a new figure by default.
         spread: standard errors of y, drawn as bars.
-        bound: a proved bound at each x, drawn as a dashed line.
+        bound: proved bounds at each x, by name, drawn as dashed lines.
         names: labels of the axes.
         fit: whether y is a power of x, to be fitted.
 
@@ -56,21 +56,18 @@ def curve(
     figure, axes = canvas(ax)
     scale = "log" if fit else "linear"
     axes.set(xscale=scale, yscale="log", xlabel=names[0], ylabel=names[1])
-    axes.errorbar(
-        x, y, spread, fmt="o", color=ACCENTS[0], markeredgecolor=PAPER, capsize=2, zorder=3
-    )
+    dots: Any = {"color": ACCENTS[0], "markeredgecolor": PAPER, "capsize": 2, "zorder": 3}
     if fit:
+        axes.errorbar(x, y, spread, fmt="o", **dots)
         slope, offset = np.polyfit(np.log(x), np.log(y), 1)
         label = f"fitted slope {slope:.3f}".replace("-", "−")
         axes.plot(x, np.exp(offset) * x**slope, color=ACCENTS[0], alpha=0.6, label=label)
+        logarithmic(axes.xaxis)
     else:
-        axes.plot(x, y, color=ACCENTS[0], alpha=0.6, label=names[1])
-        axes.yaxis.set_major_formatter("{x:g}")
-        shown = y[y > 0] if bound is None else np.append(y[y > 0], np.asarray(bound))
-        # within a decade few ticks are powers of ten; beyond it the others would crowd
-        axes.yaxis.set_minor_formatter("{x:g}" if shown.max() < 10 * shown.min() else "")
-    if bound is not None:
-        axes.plot(x, np.asarray(bound), "--", color=ACCENTS[1], label="bound")
+        axes.errorbar(x, y, spread, fmt="o-", label=names[1], **dots)
+    logarithmic(axes.yaxis)
+    for k, (name, values) in enumerate((bound or {}).items()):
+        axes.plot(x, np.asarray(values), "--", color=ACCENTS[1 + k], label=name)
     axes.legend()
     return figure
 
@@ -89,7 +86,8 @@ def margins(values: Mapping[str, float], ax: "Axes | None" = None) -> "Figure":
     axes.barh(range(len(lengths)), lengths, left=1e-7, color=colours, height=0.6)
     axes.set_yticks(range(len(lengths)), list(values))
     axes.axvline(1.0, color=INK, linewidth=1.0)
-    axes.set(xscale="log", xlim=(1e-7, None), xlabel="margin: observed / allowed")
+    axes.set(xscale="log", xlim=(1e-7, None), xlabel="margin: observed / allowed (log)")
+    logarithmic(axes.xaxis)
     axes.invert_yaxis()
     return figure
 
@@ -123,5 +121,6 @@ def errors_by_layer(
     if tolerance is not None:
         axes.axhline(tolerance, linestyle="--", color=ACCENTS[1], label=labels[1])
     axes.set(yscale="log", xlabel="layer", ylabel=name)
+    logarithmic(axes.yaxis)
     axes.legend()
     return figure

@@ -1,6 +1,7 @@
 """The house style: colours that colour-blind readers tell apart, thin axes, no decoration."""
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -120,6 +121,39 @@ def _show_in_notebooks() -> None:
         from IPython.core.pylabtools import select_figure_formats
 
         select_figure_formats(shell, {"png"})
+
+
+def logarithmic(ruler: Any) -> None:
+    """Ticks of a logarithmic axis, such as ``axes.xaxis``, that can be read over any range.
+
+    Below two decades ticks within them are named, too. Numbers are plain from 0.001 to 10,000 and
+    powers of ten where the axis goes beyond, never both.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    def ends() -> tuple[float, float]:
+        low, high = sorted(ruler.get_view_interval())
+        return max(low, 1e-320), max(high, 1e-320)
+
+    def written(value: float, _place: Any) -> str:
+        low, high = ends()
+        if low >= 0.9e-3 and high <= 2e4:
+            return f"{value:g}"
+        power = math.floor(math.log10(value) + 1e-9) if value > 0 else 0
+        first = value / 10.0**power
+        return f"$10^{{{power}}}$" if abs(first - 1) < 1e-9 else f"${first:g}\\cdot10^{{{power}}}$"
+
+    def between(value: float, place: Any) -> str:
+        low, high = ends()
+        decades = math.log10(high / low)
+        first = value / 10.0 ** math.floor(math.log10(value) + 1e-9) if value > 0 else 0
+        named = decades < 0.7 or (decades < 2 and min(abs(first - 2), abs(first - 5)) < 1e-9)
+        return written(value, place) if named else ""
+
+    ruler.set_major_locator(LogLocator(numticks=8))
+    ruler.set_minor_locator(LogLocator(subs=tuple(range(2, 10)), numticks=8))
+    ruler.set_major_formatter(FuncFormatter(written))
+    ruler.set_minor_formatter(FuncFormatter(between))
 
 
 def colour_bar(image: Any) -> Any:
