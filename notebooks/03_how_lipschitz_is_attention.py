@@ -86,17 +86,29 @@ print(bracket)
 # ## The worst pair
 #
 # The pair that the search found: masses at two ends of a diameter, and the lighter one moves.
-# Dots have an area proportional to their weight; the move is drawn much longer than it is.
+# Dots have an area proportional to their weight; the move is drawn much longer than it is. The
+# circle is the boundary of the disc.
 
 # %%
 witness = bracket.estimate.witness
 mu, nu = witness.mu, witness.nu
 step = 0.35 / np.linalg.norm(nu.points - mu.points, axis=1).max()
 moved = ma.EmpiricalMeasure(mu.points + step * (nu.points - mu.points), mu.log_weights)
-figure = ma.plot.law(mu, moved, labels=("before", "moved"))
-figure.axes[0].set_title("what goes in", loc="left", fontsize=10, fontweight="bold")
-figure.axes[0].set_aspect("equal", adjustable="box")
-figure
+
+
+def in_the_disc(before, after, title):
+    figure = ma.plot.law(before, after, labels=("before", "moved"))
+    axes = figure.axes[0]
+    axes.plot(*np.array([np.cos(angles), np.sin(angles)]), color="0.6", linewidth=0.8)
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.set(xlim=(-1.2, 2.2), ylim=(-1.2, 1.2))
+    axes.get_legend().set_loc("upper right")
+    axes.set_aspect("equal", adjustable="box")
+    return figure
+
+
+angles = np.linspace(0, 2 * np.pi, 200)
+in_the_disc(mu, moved, "what goes in")
 
 # %% [markdown]
 # What comes out, with displacements drawn on the same scale: the output of the token that moved
@@ -105,10 +117,7 @@ figure
 # %%
 out, after = mu @ attracting, nu @ attracting
 swept = ma.EmpiricalMeasure(out.points + step * (after.points - out.points), out.log_weights)
-figure = ma.plot.law(out, swept, labels=("before", "moved"))
-figure.axes[0].set_title("what comes out", loc="left", fontsize=10, fontweight="bold")
-figure.axes[0].set_aspect("equal", adjustable="box")
-figure
+in_the_disc(out, swept, "what comes out")
 
 # %% [markdown]
 # ## Near one text

@@ -17,9 +17,6 @@ WIDEST = 12.0
 MOST_LABELS = 36
 """Below bars."""
 
-SHADED = 3
-"""Bands of more curves than this would hide one another."""
-
 BESIDE = 3
 """With more curves than this the legend stands beside the axes."""
 
@@ -54,7 +51,8 @@ def two_sided(
             f"attained and certified must be two equally long lists, got {low.shape} and "
             f"{high.shape}"
         )
-    _check_order(low, high)
+    if not np.all((low >= 0) & (low <= high)):
+        raise ValueError(f"certified must be at least attained, got {high} and {low}")
     if log and not low.min() > 0:
         raise ValueError(f"attained must be positive to be drawn with log=True, got {low.min()}")
     figure, axes = canvas(ax, width=min(max(3.6, 1.6 + 0.34 * len(low)), WIDEST))
@@ -95,7 +93,7 @@ def growth(
     power: bool = False,
     reference: "Mapping[str, Any] | None" = None,
 ) -> "Figure":
-    """How constants grow: lines through what is attained, shaded up to what is certified.
+    """How constants grow: lines through what is attained, dashed lines at what is certified.
 
     Args:
         x: abscissas in order, at least two; positive with ``power``.
@@ -108,8 +106,8 @@ def growth(
         reference: other functions of x by name, drawn dotted.
 
     Raises:
-        ValueError: values that are not positive, lists of unequal lengths, or an upper end below
-            the lower one.
+        ValueError: values that are not positive, or lists of unequal lengths. An upper end below
+            the lower one is drawn: a figure is where one sees that a bound fails.
     """
     x = np.asarray(x, np.float64)
     if x.ndim != 1 or len(x) < 2 or not np.all(np.diff(x) > 0) or (power and x[0] <= 0):
@@ -124,8 +122,7 @@ def growth(
         axes.plot(x, low, f"{mark}-", color=colour, markersize=4, label=name)
         if certified is not None:
             high = _values(name, certified, x)
-            _check_order(low, high)
-            if len(curves) <= SHADED:
+            if len(curves) == 1:  # bands would hide one another
                 axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
             axes.plot(x, high, "--", color=colour, linewidth=1.0)
     if any(certified is not None for _, certified in curves.values()):
@@ -151,8 +148,3 @@ def _values(name: str, values: Any, x: np.ndarray) -> np.ndarray:
             f"{values}"
         )
     return values
-
-
-def _check_order(low: np.ndarray, high: np.ndarray) -> None:
-    if not np.all((low >= 0) & (low <= high)):
-        raise ValueError(f"certified must be at least attained, got {high} and {low}")
