@@ -152,6 +152,19 @@ class AbstractNonlinearKernel(eqx.Module):
     __array_ufunc__ = None  # NumPy leaves `x @ T` to us, which refuses it with words
 
 
+def need_layer(layer: Any) -> None:
+    """Refuse what is no layer.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(layer, (AbstractNonlinearKernel, AbstractDiracKernel)):
+        raise ValueError(
+            f"layer must be a nonlinear or Dirac-valued kernel, got a {type(layer).__name__}; wrap "
+            "a map of points as Deterministic(f)"
+        )
+
+
 class Frozen(AbstractDiracKernel):
     r"""The Markov kernel $K_\mu$ of a nonlinear kernel at one measure, linear in what it moves."""
 

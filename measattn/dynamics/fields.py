@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from measattn.attention import AbstractAttention, Outputs
-from measattn.dynamics.steps import check_kernel
-from measattn.kernel import AbstractNonlinearKernel, block_or_atoms, moved
+from measattn.kernel import AbstractNonlinearKernel, block_or_atoms, moved, need_layer
 from measattn.layer import Layer
 from measattn.measure import EmpiricalMeasure, measure
 from measattn.points import state, with_state
@@ -32,7 +31,7 @@ class Increment(AbstractNonlinearKernel):
     layer: Layer
 
     def __check_init__(self):
-        check_kernel(self.layer)
+        need_layer(self.layer)
 
     def push(self, mu: EmpiricalMeasure, block: PyTree | None = None) -> PyTree:
         x = state(block_or_atoms(mu, block))
@@ -55,7 +54,7 @@ class Tangential(AbstractNonlinearKernel):
     layer: Layer
 
     def __check_init__(self):
-        check_kernel(self.layer)
+        need_layer(self.layer)
 
     def push(self, mu: EmpiricalMeasure, block: PyTree | None = None) -> PyTree:
         points = block_or_atoms(mu, block)

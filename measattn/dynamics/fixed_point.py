@@ -24,7 +24,7 @@ from measattn.dynamics.injection import Injected
 from measattn.dynamics.observables import diameter, lengths
 from measattn.dynamics.rate import Rate, fit_rate
 from measattn.dynamics.rounding import images
-from measattn.dynamics.steps import check_kernel, check_layer
+from measattn.dynamics.steps import check_layer
 from measattn.dynamics.verdict import (
     CHUNK,
     Run,
@@ -35,7 +35,7 @@ from measattn.dynamics.verdict import (
     unfinished,
     watched,
 )
-from measattn.kernel import moved, transport
+from measattn.kernel import moved, need_layer, transport
 from measattn.lipschitz import UnreadableLayer
 from measattn.lipschitz.forms import form
 from measattn.lipschitz.quotient import in_float64
@@ -181,7 +181,7 @@ def equilibrium(
     Source: C5 of docs/theory-dynamics.md.
     """
     start = EmpiricalMeasure(float_array("inputs (n, d)", inputs, 2), log_weights)
-    check_kernel(layer)
+    need_layer(layer)
     tol = positive("tol", tol, "1e-10")
     solver = Anderson(atol=tol) if solver is None else solver
     injected = Injected(layer, start.points)

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, ScalarLike
 from measattn.checks import ensure, float_array, traced, whole
 from measattn.dynamics.anderson import Anderson
 from measattn.dynamics.injection import Injected
-from measattn.dynamics.steps import check_kernel, check_shapes
+from measattn.dynamics.steps import check_shapes
 from measattn.dynamics.verdict import lost
-from measattn.kernel import moved
+from measattn.kernel import moved, need_layer
 from measattn.measure import EmpiricalMeasure, measure
 
 
@@ -49,7 +49,7 @@ def equilibrium_points(
     """
     start = EmpiricalMeasure(float_array("inputs (n, d)", inputs, 2), log_weights)
     inputs, log_weights = start.points, start.log_weights
-    check_kernel(layer)
+    need_layer(layer)
     check_shapes(Injected(layer, inputs), start)
     steps = whole("steps", steps, 1)
     small = float(jnp.finfo(inputs.dtype).eps) * 64

@@ -6,8 +6,7 @@ from jaxtyping import Array, Float, PyTree
 
 from measattn.checks import float_array
 from measattn.dynamics.fields import same_dimension
-from measattn.dynamics.steps import check_kernel
-from measattn.kernel import AbstractNonlinearKernel, moved
+from measattn.kernel import AbstractNonlinearKernel, moved, need_layer
 from measattn.layer import Layer
 from measattn.measure import EmpiricalMeasure
 from measattn.points import finite, state, with_state
@@ -28,7 +27,7 @@ class Injected(AbstractNonlinearKernel):
     inputs: Float[Array, "n d"]
 
     def __init__(self, layer: Layer, inputs: Any):
-        check_kernel(layer)
+        need_layer(layer)
         inputs = float_array("inputs (n, d)", inputs, 2)
         self.layer, self.inputs = layer, finite(inputs, inputs, "inputs")
 

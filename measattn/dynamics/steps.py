@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from measattn.checks import traced
-from measattn.kernel import AbstractDiracKernel, AbstractNonlinearKernel, transport
+from measattn.kernel import need_layer, transport
 from measattn.measure import EmpiricalMeasure, measure, need_measure
 from measattn.points import state
 
@@ -50,7 +50,7 @@ def shapes_after(layer: Any, mu: Any) -> EmpiricalMeasure:
         ValueError: no measure, a batch of them, no layer, or one that does not take these states.
     """
     one_measure("mu", mu)
-    check_kernel(layer)
+    need_layer(layer)
     try:
         return eqx.filter_eval_shape(transport, mu, layer)
     except TypeError as error:
@@ -58,19 +58,6 @@ def shapes_after(layer: Any, mu: Any) -> EmpiricalMeasure:
             f"layer must take states of dimension {mu.dimension}, as mu has, got one that does "
             f"not: {error}"
         ) from error
-
-
-def check_kernel(layer: Any) -> None:
-    """Refuse what is no layer.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if not isinstance(layer, (AbstractNonlinearKernel, AbstractDiracKernel)):
-        raise ValueError(
-            f"layer must be a nonlinear or Dirac-valued kernel, got a {type(layer).__name__}; wrap "
-            "a map of points as Deterministic(f)"
-        )
 
 
 def one_measure(name: str, mu: Any) -> None:

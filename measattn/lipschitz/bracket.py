@@ -9,7 +9,7 @@ from jaxtyping import Array
 from measattn.lipschitz import certificate
 from measattn.lipschitz.catalogue import bound
 from measattn.lipschitz.domains import AbstractDomain
-from measattn.lipschitz.results import Bound, Estimate, order_name, printed
+from measattn.lipschitz.results import Bound, Estimate, among, order_name, printed
 from measattn.lipschitz.search import Watch, search
 
 ASSUMED = 1e-6
@@ -55,8 +55,8 @@ class Bracket:
     def __repr__(self) -> str:
         return (
             f"Lip(W{order_name(self.bound.p)}) in [{printed(self.lower, -1)}, "
-            f"{printed(self.upper, 1)}] on "
-            f"{self.bound.domain} (ratio {self.upper / self.lower:.4g}; {self.bound.theorem})"
+            f"{printed(self.upper, 1)}] on {self.bound.domain}{among(self.bound.atoms)} "
+            f"(ratio {self.upper / self.lower:.4g}; {self.bound.theorem})"
         )
 
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from measattn.attention import AbstractAttention
-from measattn.checks import metric_order, whole
+from measattn.checks import metric_order
 from measattn.kernel import AbstractDiracKernel, Stack
 from measattn.layer import Residual, WeightShared
 from measattn.lipschitz.domains import AbstractDomain, Ball
 from measattn.lipschitz.forms import Form, form
 from measattn.lipschitz.results import Bound, Hypothesis, metric_name, printed
-from measattn.lipschitz.space import common_dimension
+from measattn.lipschitz.space import common_atoms, common_dimension
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable, Theorem
 from measattn.lipschitz.theorems.base import UP, norm
 from measattn.lipschitz.theorems.tokenwise import ROUNDING, constant
@@ -104,6 +104,7 @@ def bound(
         p=question.p,
         domain=domain,
         metric=metric_name(masked, question.p),
+        atoms=question.atoms,
     )
 
 
@@ -144,6 +145,7 @@ def bounds(
                 p=question.p,
                 domain=domain,
                 metric=metric_name(known.masked, question.p),
+                atoms=question.atoms,
             )
         )
     return Bounds(tuple(rows))
@@ -194,11 +196,9 @@ def _question(
     if not isinstance(domain, AbstractDomain):
         raise ValueError(f"domain must be a domain such as Ball(1.0), got {domain!r}")
     p = metric_order(p)
-    atoms = getattr(domain, "atoms", None) if atoms is None else atoms
     d = common_dimension(layer, domain, dimension)
     centre = np.zeros(d) if domain.centre is None else np.asarray(domain.centre, np.float64)
-    count = None if atoms is None else whole("atoms", atoms, 1)
-    return _Question(centre, domain.radius, domain.diameter, p, count)
+    return _Question(centre, domain.radius, domain.diameter, p, common_atoms(domain, atoms))
 
 
 def _of_layer(layer: Any, question: _Question) -> _Answer:
@@ -230,7 +230,7 @@ def _of_attention(known: Form, question: _Question) -> _Answer:
             if best is None or size < best[0]:
                 best = size, theorem, checked
         if best is None:
-            raise ValueError("no proved theorem bounds this layer here: " + "; ".join(reasons))
+            raise ValueError("no proved theorem bounds this layer here:\n  " + "\n  ".join(reasons))
         value += best[0]
         used.append(best[1])
         hypotheses += best[2]

@@ -218,7 +218,7 @@ class Everywhere(AbstractDomain):
         second_moment: at most $\int|x|^2\,d\mu$, if that is known.
         local_mass: a pair (r, m): every ball of radius r about a point of the support has at
             least the mass m, if that is known.
-        atoms: at most this many atoms of equal weight, if that is known.
+        atoms: the number of their atoms, of equal weight, if that is known.
     """
 
     second_moment: float | None = None
@@ -230,6 +230,10 @@ class Everywhere(AbstractDomain):
     convex: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self):
+        if self.second_moment is not None:
+            _set(self, "second_moment", positive("second_moment", self.second_moment, "4.0"))
+        if self.atoms is not None:
+            _set(self, "atoms", whole("atoms", self.atoms, 1))
         if self.local_mass is not None:
             r, m = self.local_mass
             if not (0 <= r < math.inf and 0 < m <= 1):

@@ -116,6 +116,7 @@ def form(layer: Any, dimension: int, centre: NDArray | None = None) -> Form:
 
     Raises:
         UnreadableLayer: a potential, value or output map that is no matrix and no Gaussian.
+        ValueError: parameters that are NaN or infinite.
     """
     if isinstance(layer, Residual):
         inner = form(layer.layer, dimension, centre)
@@ -173,8 +174,14 @@ def _head(head: Any, dimension: int, centre: NDArray) -> Head:
         keys = points.shape[1]
     value, constant = matrix("value", head.value, keys)
     shift = image(value, constant, centre if memory is None else np.zeros(keys))
+    _check_finite("the value map", value, constant)
     score = _score(potential, dimension, keys, centre)
     return Head(score, value, shift, causal, allowed, memory)
+
+
+def _check_finite(name: str, *arrays: NDArray) -> None:
+    if not all(np.isfinite(a).all() for a in arrays):
+        raise ValueError(f"layer must have finite parameters, found NaN or infinity in {name}")
 
 
 def _ignores_states(allowed: Callable, dimension: int) -> bool:
@@ -196,14 +203,16 @@ def _score(potential: AbstractPotential, dimension: int, keys: int, centre: NDAr
         return Gauss(float(potential.sigma))
     if isinstance(potential, DotProduct):
         scale = float(potential.scale)
+        _check_finite("the scale of the scores", np.array(scale))
         return Dot(scale * np.eye(dimension), scale * centre)
     if isinstance(potential, Bilinear):
         query, constant = matrix("query", potential.query, dimension)
         key, _ = matrix("key", potential.key, keys)  # its constant meets x alone
         scale = float(potential.scale)
+        _check_finite("the scores", query, constant, key, np.array(scale))
         return Dot(scale * product(key.T, query), scale * image(query, constant, centre, key.T))
     raise UnreadableLayer(
-        f"potential must be DotProduct, Bilinear or Gaussian, got a {type(potential).__name__}"
+        f"potential must be DotProduct, Bilinear or Gaussian, got {type(potential).__name__}"
     )
 
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from measattn.checks import positive, whole
+from measattn.checks import positive, traced, whole
+from measattn.kernel import need_layer
 from measattn.lipschitz.anywhere import anywhere
 from measattn.lipschitz.branch import branch_and_bound, readable
 from measattn.lipschitz.catalogue import bound
@@ -40,6 +41,12 @@ WHOLE = Whole()
 
 AUTODIFF = 1e-9
 """What is taken off a value that comes from automatic differentiation, relatively."""
+
+EDGES = (
+    " Yet nothing is certified above: a mask looks at states, and where a pair of them lies on its "
+    "edge the layer jumps."
+)
+"""Said of layers whose constant is that of their derivative, away from edges."""
 
 
 def local(
@@ -87,7 +94,7 @@ def local(
     Source: G1, G3 and G4 of docs/theory-lipschitz.md; for `Anywhere` G2 or the theorem of `bound`.
     """
     order = _order(p)
-    _check(mu, moves)
+    _check(layer, mu, moves)
     _check_numbers(tol, probability)
     starts, steps, seed = whole("starts", starts, 1), whole("steps", steps, 1), whole("seed", seed)
     if not isinstance(moves, Whole) and order != 1:
@@ -116,6 +123,8 @@ def local(
             _check_finite(kept, derivative.own)
             inner = WHOLE if isinstance(moves, Whole) else Split()
             found = sums(derivative, weights, law, order, inner, tol)
+        if derivative.jumps:
+            found = replace(found, upper=math.inf, how=found.how + EDGES)
     elif isinstance(moves, Split):
         raise ValueError(
             "moves=Split() needs a layer with one attention sublayer, which this one is not: use "
@@ -287,8 +296,14 @@ def _real(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def _check(mu: Any, moves: Any) -> None:
+def _check(layer: Any, mu: Any, moves: Any) -> None:
+    need_layer(layer)
     need_measure("mu", mu)
+    if traced(layer, mu):
+        raise ValueError(
+            "layer and mu must be concrete, and got traced values: constants are certified on the "
+            "host, so call local outside jit, grad and vmap"
+        )
     if not isinstance(moves, (Whole, Split, Anywhere)):
         raise ValueError(f"moves must be Whole(), Split() or Anywhere(domain), got {moves!r}")
     if isinstance(moves, Anywhere):

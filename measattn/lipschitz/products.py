@@ -24,13 +24,14 @@ _fractions: Any = np.frompyfunc(lambda a: Fraction(float(a)), 1, 1)
 
 def product(*factors: NDArray) -> NDArray:
     """M_1 M_2 ⋯ M_r, its error at most `RELATIVE` of its spectral norm."""
-    found, sizes = _multiplied(factors), _multiplied([np.abs(factor) for factor in factors])
-    if not np.all(np.isfinite(sizes)):
-        return found
+    with np.errstate(over="ignore", invalid="ignore"):
+        found, sizes = _multiplied(factors), _multiplied([np.abs(factor) for factor in factors])
+        lengths = [float(np.linalg.norm(matrix)) for matrix in (found, sizes)]
+    if not np.all(np.isfinite(lengths)):
+        return found  # who asked finds that it is not finite, or far too large for a bound
     terms = sum(factor.shape[1] + 1 for factor in factors)
-    lost = terms * UNIT * float(np.linalg.norm(sizes))
     rank = min(min(factor.shape) for factor in factors)
-    spectral = float(np.linalg.norm(found)) / rank**0.5
+    lost, spectral = terms * UNIT * lengths[1], lengths[0] / rank**0.5
     if lost <= RELATIVE * spectral:
         return found
     return _multiplied([_fractions(factor) for factor in factors]).astype(np.float64)

@@ -34,6 +34,7 @@ class Bound:
         p: the order of the metric.
         domain: where the measures live.
         metric: its name: $W_p$, or the position-wise one for masked layers.
+        atoms: the measures that it is about have this many equal atoms; None if any may.
     """
 
     value: float
@@ -45,13 +46,15 @@ class Bound:
     p: float
     domain: AbstractDomain
     metric: str
+    atoms: int | None = None
 
     def __repr__(self) -> str:
         kind = "certified" if self.proved else "quoted"
         name = f"Lip(W{order_name(self.p)})"
         vacuous = "" if math.isfinite(self.value) else ": vacuous, it says nothing"
         value = printed(self.value, 1)
-        return f"{name} <= {value} on {self.domain} ({self.theorem}, {kind}{vacuous})"
+        where = f"on {self.domain}{among(self.atoms)}"
+        return f"{name} <= {value} {where} ({self.theorem}, {kind}{vacuous})"
 
 
 class Witness(NamedTuple):
@@ -94,7 +97,8 @@ class Estimate:
     def __repr__(self) -> str:
         kind = "attained" if self.exact else "attained up to the rounding of the layer"
         name = f"Lip(W{order_name(self.p)})"
-        return f"{name} >= {printed(self.value, -1)} on {self.domain} ({kind}; {self.found})"
+        where = f"on {self.domain}{among(self.atoms)}"
+        return f"{name} >= {printed(self.value, -1)} {where} ({kind}; {self.found})"
 
 
 class Move(NamedTuple):
@@ -165,6 +169,11 @@ def metric_name(masked: bool, p: float) -> str:
 def order_name(p: float) -> str:
     """How an order is written: 1, 1.5, inf; with all its digits."""
     return repr(float(p)).removesuffix(".0")
+
+
+def among(atoms: int | None) -> str:
+    """Of which measures a constant is, where not of all."""
+    return "" if atoms is None else f" among {atoms} equal atom{'s' * (atoms > 1)}"
 
 
 def printed(value: float, side: int) -> str:

@@ -18,7 +18,7 @@ from measattn.lipschitz.families import Start, equalised, families, filled, scat
 from measattn.lipschitz.forms import Form, UnreadableLayer, form
 from measattn.lipschitz.quotient import evaluate, in_float64
 from measattn.lipschitz.results import Estimate, Witness
-from measattn.lipschitz.space import common_dimension
+from measattn.lipschitz.space import common_atoms, common_dimension
 from measattn.lipschitz.steps import LIGHTEST, pairs
 from measattn.measure import EmpiricalMeasure
 
@@ -76,9 +76,12 @@ def search(
         the global one.
     """
     p = metric_order(p)
-    if atoms is None and isinstance(domain, Everywhere):
-        atoms = domain.atoms
+    atoms = common_atoms(domain, atoms)
     size = whole("size", size if atoms is None else atoms, 1, LARGEST)
+    steps = whole("steps", steps, 1)
+    kind = getattr(key, "dtype", None)
+    if kind is None or not (jnp.issubdtype(kind, jax.dtypes.prng_key) or kind == jnp.uint32):
+        raise ValueError(f"key must be a random key such as jax.random.key(0), got {key!r}")
     dimension = common_dimension(layer, domain, dimension)
     region = _region(domain, radius)
     centre = np.zeros(dimension) if region.centre is None else np.asarray(region.centre)

@@ -38,6 +38,21 @@ def common_dimension(layer: Any, domain: AbstractDomain, dimension: int | None =
     return value
 
 
+def common_atoms(domain: AbstractDomain, atoms: Any) -> int | None:
+    """The number of equal atoms that the measures have, if it is given.
+
+    Raises:
+        ValueError: it is no number, or domain and argument contradict each other.
+    """
+    told = getattr(domain, "atoms", None)
+    if atoms is None:
+        return told
+    count = whole("atoms", atoms, 1)
+    if told not in (None, count):
+        raise ValueError(f"atoms is {count}, but the domain is {domain}: leave one of them out")
+    return count
+
+
 def input_dimension(layer: Any) -> int | None:
     """The dimension of the points that a layer takes; None if any will do, or it does not say."""
     match layer:

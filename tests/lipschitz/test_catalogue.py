@@ -158,6 +158,19 @@ def test_a_mask_that_looks_at_states_has_no_bound_as_the_layer_jumps(allowed, fi
         bound(layer, Ball(1.0), 1, atoms=2, dimension=2)
 
 
+def test_a_bound_says_among_how_many_atoms_it_holds():
+    few = bound(CONTRACTING, Ball(2.0), 1, dimension=2, atoms=1)
+    assert "among 1 equal atom (" in repr(few)
+    assert few.value < bound(CONTRACTING, Ball(2.0), 1, dimension=2).value
+    gauss = ma.SelfAttention(ma.Gaussian(1.0))
+    assert bound(gauss, Everywhere(atoms=5), 2, dimension=1).atoms == 5
+    with pytest.raises(ValueError, match="atoms is 3, but the domain is Everywhere"):
+        bound(gauss, Everywhere(atoms=5), 2, dimension=1, atoms=3)
+    for bad in ({"atoms": 0}, {"second_moment": math.nan}, {"second_moment": -1.0}):
+        with pytest.raises(ValueError, match="must be"):
+            Everywhere(**bad)
+
+
 @pytest.mark.parametrize("p", [1.25, math.pi])
 def test_what_is_printed_is_rounded_to_the_safe_side(p):
     found = bound(CONTRACTING, Ball(1.0), p, dimension=2)

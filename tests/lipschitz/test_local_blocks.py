@@ -140,6 +140,12 @@ def test_another_mask_is_seen_by_one_head():
     rng = np.random.default_rng(3)
     near = ma.Masked(ma.DotProduct(1.0), lambda x, y: jnp.sum((x - y) ** 2) < 4)
     layer, mu = ma.SelfAttention(near), ma.EmpiricalMeasure(rng.normal(size=(N, D)))
+    found = local(layer, mu)
+    assert found.value == pytest.approx(dense.whole(layer, mu, 1), rel=1e-4)
+    assert found.upper == math.inf
+    assert "on its edge the layer jumps" in found.how
+    band = ma.Masked(ma.DotProduct(1.0), lambda x, y: jnp.abs(x.position - y.position) < 2)
+    layer, mu = ma.SelfAttention(band), tokens(rng)
     assert_holds(local(layer, mu), dense.whole(layer, mu, 1))
 
 

@@ -167,3 +167,14 @@ def test_atoms_whose_mass_float32_does_not_hold_count():
     assert lighter.value == pytest.approx(light.value, rel=1e-6)
     with jax.enable_x64(False), pytest.raises(ValueError, match="lies outside"):
         lip.Ball(0.2).check(ma.weighted(points, [0.5, 0.5, 1e-40]))
+
+
+def test_what_is_no_layer_no_number_or_not_known_yet_is_refused():
+    layer, mu = ma.SelfAttention(ma.DotProduct(1.0)), ma.EmpiricalMeasure(np.eye(2))
+    with pytest.raises(ValueError, match="layer must be a nonlinear or Dirac-valued kernel"):
+        local(lambda m: m, mu)
+    with pytest.raises(ValueError, match="got traced values"):
+        jax.jit(lambda x: local(layer, ma.EmpiricalMeasure(x)).value)(np.eye(2))
+    broken = ma.SelfAttention(ma.DotProduct(1.0), [[np.nan, 0.0], [0.0, 1.0]])
+    with pytest.raises(ValueError, match="NaN or infinity in the value map"):
+        local(broken, mu)

@@ -125,3 +125,17 @@ def test_the_search_reports_its_progress():
     )
     assert len(seen) == 10
     assert seen[-1][:2] == (60, 60)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"key": jnp.zeros(2)}, "key must be a random key such as"),
+        ({"steps": 0}, "steps must be a whole number of at least 1"),
+        ({"atoms": 0}, "atoms must be a whole number"),
+    ],
+)
+def test_what_a_search_cannot_use_is_named(options, words):
+    layer = ma.SelfAttention(ma.DotProduct(1.0))
+    with pytest.raises(ValueError, match=words):
+        search(layer, Ball(1.0), dimension=1, **({"key": KEY} | options))

@@ -100,3 +100,16 @@ def test_matrices_of_small_rank_are_looked_at_in_their_span(kind):
     assert within_span(full).inner is full
     for shift in (np.zeros(40), rng.normal(size=40), 5 * basis[:, 0]):
         assert theta(matrix, shift, 1.3) == pytest.approx(theta(full, shift, 1.3), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((np.eye(2), np.zeros(2), -1.0), "radius must be"),
+        ((np.eye(2), np.zeros(3), 1.0), "got shapes"),
+        ((np.full((2, 2), np.nan), np.zeros(2), 1.0), "both finite"),
+    ],
+)
+def test_what_is_no_score_or_radius_is_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        theta(*arguments)

@@ -45,6 +45,7 @@ class Parts:
         after: Ψ (n, v, e), None for the identity.
         before: Φ (n, e, d), None for the identity.
         masked: whether a head sees the order of the tokens.
+        jumps: whether a mask may look at states, on whose edges there is no derivative.
     """
 
     heads: tuple[Rows, ...]
@@ -52,6 +53,7 @@ class Parts:
     after: NDArray | None = None
     before: NDArray | None = None
     masked: bool = False
+    jumps: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -168,7 +170,8 @@ def _layers(layer: Stack | WeightShared) -> Iterator[Any]:
 def _attention(layer: AbstractAttention, mu: EmpiricalMeasure, weights: NDArray) -> Parts:
     known = form(layer, mu.dimension)
     heads = tuple(rows(head, mu.points, weights) for head in known.heads)
-    return Parts(heads, masked=known.masked)
+    jumps = not all(head.of_positions for head in known.heads)
+    return Parts(heads, masked=known.masked, jumps=jumps)
 
 
 def _joined(layers: tuple) -> Iterator[Any]:

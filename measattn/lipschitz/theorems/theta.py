@@ -31,7 +31,18 @@ def theta(matrix: NDArray, shift: NDArray, radius: float) -> float:
         matrix: A (d, d).
         shift: c (d,).
         radius: R.
+
+    Raises:
+        ValueError: entries that are NaN or infinite, shapes that do not match, or no radius.
     """
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"radius must be a finite number of at least 0, got {radius!r}")
+    finite = np.isfinite(matrix).all() and np.isfinite(shift).all()
+    if matrix.shape != (len(shift), len(shift)) or not finite:
+        raise ValueError(
+            f"matrix must be (d, d) and shift (d,), both finite, got shapes {matrix.shape} and "
+            f"{shift.shape}"
+        )
     size, length = float(np.linalg.norm(matrix, 2)), float(np.linalg.norm(shift))
     simple = 2 * radius * (radius * size + length) * (1 + ALLOWANCE)
     if size * radius * STEEP <= length:
