@@ -41,10 +41,10 @@ def on_balls(
     parts = []
     for middle in _chunks(middles, max(1, ENTRIES // size)):
         terms, growth, more = _terms(derivative, known, weights, middle, reach)
-        lengths = np.linalg.norm(terms @ net.directions.T, axis=2)
-        sums = lengths.sum(axis=1)
-        k = np.argmax(sums, axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.linalg.norm(terms @ net.directions.T, axis=2)
+            sums = np.nan_to_num(lengths.sum(axis=1), nan=0.0, posinf=0.0)
+            k = np.argmax(sums, axis=1)
             largest = np.max(growth[:, None] @ lengths, axis=(1, 2))
             upper = largest * net.ratio * UP + more
         value = sums[np.arange(len(middle)), k]

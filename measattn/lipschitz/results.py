@@ -107,10 +107,10 @@ class Move(NamedTuple):
     Attributes:
         atom: p = 1: the number of the atom that moves; p = ∞: that of the output that is watched;
             None for p = 2, where all atoms move, and for a point that is no atom.
-        point: where that atom is (d,); the points of all atoms (n, d) for p = 2.
+        point: where that atom is (d,); the points of all atoms with mass (n, d) for p = 2.
         direction: p = 1: the unit vector u along which it moves (d,); p = ∞: the unit vector w
             along which the output is watched (v,): atom j moves along $J_{ij}^\top w$; p = 2: the
-            displacements of all atoms (n, d), with $\sum_i\omega_i|\varepsilon_i|^2 = 1$.
+            displacements of all atoms with mass (n, d), with $\sum_i\omega_i|\varepsilon_i|^2 = 1$.
     """
 
     atom: int | None
