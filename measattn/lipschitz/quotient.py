@@ -91,7 +91,10 @@ def evaluate(
             near = _solved(laws[0], laws[1], p)
             lower, unit, potentials = _dual(first.points, second.points, mass, near.potentials, p)
             plan = near.plan
-    before = _norm(mass, np.linalg.norm(x - y, axis=1), p) * (1 + (x.shape[1] + ROOT) * UNIT)
+    # in units of the largest entry no square that matters is lost
+    size = float(np.abs(x - y).max()) or 1.0
+    moves = size * np.linalg.norm((x - y) / size, axis=1)
+    before = _norm(mass, moves, p) * (1 + (x.shape[1] + ROOT) * UNIT)
     # a little more than needed, as for the margin
     off = sum(_norm(mass, part.error, p) for part in (first, second)) * (1 + 1e-6)
     after = max(lower - off, 0.0)

@@ -13,6 +13,7 @@ import measattn as ma
 from measattn.lipschitz import Ball, Everywhere, bound, bracket, search
 from measattn.lipschitz.exact import outputs, rounded
 from measattn.lipschitz.forms import form
+from measattn.lipschitz.quotient import evaluate
 
 pytestmark = pytest.mark.float64
 
@@ -139,3 +140,13 @@ def test_what_a_search_cannot_use_is_named(options, words):
     layer = ma.SelfAttention(ma.DotProduct(1.0))
     with pytest.raises(ValueError, match=words):
         search(layer, Ball(1.0), dimension=1, **({"key": KEY} | options))
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_moves_whose_squares_leave_float64_are_measured(p):
+    """Values double what moves; half of one atom's moves comes from itself."""
+    x = np.array([[1e-170, 0.0], [-1e-170, 2e-170]])
+    layer = ma.SelfAttention(ma.DotProduct(0.0), 2 * np.eye(2))
+    pair = evaluate(layer, form(layer, 2), x, x * (1 + 1e-3), np.full(2, 0.5), p)
+    assert 0 < pair.value <= 2
+    assert pair.before >= 1e-173
