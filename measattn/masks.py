@@ -43,6 +43,9 @@ class Causal(AbstractPotential):
 class Masked(AbstractPotential):
     r"""$G(x, y)\,1\{(x, y)\text{ allowed}\}$ for any condition on two points.
 
+    A condition on positions alone leaves attention smooth; one on states makes it jump where a pair
+    crosses its edge.
+
     Args:
         potential: the potential where the pair is allowed.
         allowed: a function of two points, returning a boolean.
