@@ -121,7 +121,8 @@ def _dual(
     """
     x, y, unit = common_space(x, y)
     problem = Problem(mass, mass, Euclidean(x, y, p, tiles.on_the_host), p)
-    scale = unit**p
+    with np.errstate(over="ignore", under="ignore"):
+        scale = float(np.float64(unit) ** p)
     start = potentials[0] / scale if 0 < scale < math.inf else np.zeros(len(mass))
     below = from_below(problem, start)
     u, v = below.u, below.priced.v

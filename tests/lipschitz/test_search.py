@@ -142,11 +142,12 @@ def test_what_a_search_cannot_use_is_named(options, words):
         search(layer, Ball(1.0), dimension=1, **({"key": KEY} | options))
 
 
-@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
-def test_moves_whose_squares_leave_float64_are_measured(p):
+@pytest.mark.parametrize("p", [1.0, 2.0, 7.0, math.inf])
+@pytest.mark.parametrize("size", [1e-170, 1e100])
+def test_moves_whose_powers_leave_float64_are_measured(size, p):
     """Values double what moves; half of one atom's moves comes from itself."""
-    x = np.array([[1e-170, 0.0], [-1e-170, 2e-170]])
+    x = size * np.array([[1.0, 0.0], [-1.0, 2.0]])
     layer = ma.SelfAttention(ma.DotProduct(0.0), 2 * np.eye(2))
     pair = evaluate(layer, form(layer, 2), x, x * (1 + 1e-3), np.full(2, 0.5), p)
     assert 0 < pair.value <= 2
-    assert pair.before >= 1e-173
+    assert pair.before >= 1e-3 * size
