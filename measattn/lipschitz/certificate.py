@@ -20,7 +20,8 @@ from measattn.lipschitz.checker import verify
 from measattn.lipschitz.checker.files import FORMAT, VERSION
 from measattn.lipschitz.domains import AbstractDomain, Ball, Box, Everywhere, Simplex, Sphere
 from measattn.lipschitz.forms import Dot, Form, UnreadableLayer, form
-from measattn.lipschitz.quotient import evaluate, in_float64, masses
+from measattn.lipschitz.masses import masses
+from measattn.lipschitz.quotient import evaluate, in_float64
 from measattn.lipschitz.results import Bound, Estimate
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable
 

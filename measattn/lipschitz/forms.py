@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from measattn.attention import CrossAttention, MultiHead, SelfAttention
 from measattn.kernel import Stack
 from measattn.layer import Residual
+from measattn.lipschitz.masses import masses
 from measattn.lipschitz.products import image, product
 from measattn.maps import Affine, Identity
 from measattn.masks import Causal, Masked
@@ -170,7 +171,7 @@ def _head(head: Any, dimension: int, centre: NDArray) -> Head:
     memory, keys = None, dimension
     if isinstance(head, CrossAttention):
         points = np.asarray(states(head.memory).points, np.float64)
-        memory = points, np.asarray(head.memory.weights, np.float64)
+        memory = points, masses(head.memory)
         keys = points.shape[1]
     value, constant = matrix("value", head.value, keys)
     shift = image(value, constant, centre if memory is None else np.zeros(keys))

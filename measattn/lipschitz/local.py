@@ -28,9 +28,10 @@ from measattn.lipschitz.derivatives.parts import Parts, parts
 from measattn.lipschitz.derivatives.sampled import Sampled, largest
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.forms import form
+from measattn.lipschitz.masses import masses
 from measattn.lipschitz.moves import Anywhere, Moves, Split, Whole
 from measattn.lipschitz.norms.lanczos import spectral_norm
-from measattn.lipschitz.quotient import in_float64, masses
+from measattn.lipschitz.quotient import in_float64
 from measattn.lipschitz.results import LocalConstant, Move, metric_name
 from measattn.lipschitz.threads import one_blas_thread
 from measattn.measure import EmpiricalMeasure, measure, need_measure

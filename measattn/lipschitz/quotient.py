@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from measattn.kernel import moved
 from measattn.lipschitz import exact
 from measattn.lipschitz.forms import Form
+from measattn.lipschitz.masses import masses
 from measattn.measure import EmpiricalMeasure, weighted
 from measattn.wasserstein import tiles, w_inf, wp
 from measattn.wasserstein.certificate import from_below, root
@@ -140,12 +141,6 @@ def in_float64(layer: Any) -> Any:
         return jax.tree.map(
             lambda a: a.astype(jnp.float64) if eqx.is_inexact_array(a) else a, layer
         )
-
-
-def masses(mu: EmpiricalMeasure) -> NDArray:
-    """The weights in float64, as they are read off the logarithms."""
-    weights = np.exp(np.asarray(mu.log_weights, np.float64))
-    return weights / math.fsum(weights)
 
 
 def _norm(mass: NDArray, lengths: NDArray, p: float) -> float:

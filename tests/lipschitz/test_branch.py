@@ -12,8 +12,8 @@ from measattn.lipschitz import Anywhere, Ball, Box, Sphere, branch, local
 from measattn.lipschitz.cubes import Bounds
 from measattn.lipschitz.derivatives.parts import parts
 from measattn.lipschitz.forms import form
+from measattn.lipschitz.masses import masses
 from measattn.lipschitz.net import directions
-from measattn.lipschitz.quotient import masses
 from tests.lipschitz.exact import Head, case, layer, lengths, summands
 
 pytestmark = pytest.mark.float64

@@ -208,3 +208,15 @@ def test_the_command_line_says_accepted_with_0_and_rejected_with_1(original, fil
         "status 2",
     ]
     assert done.stderr.startswith("error: there is no file")
+
+
+def test_a_memory_is_certified_in_float32_mode_too(tmp_path):
+    """JAX's default; what is light there counts as well."""
+    with jax.enable_x64(False):
+        points = np.array([[0.0, 1.0], [1.0, 0.0], [-3.0, 0.5]])
+        memory = ma.weighted(points, [0.5, 0.5, 1e-40])
+        layer = ma.Residual(ma.CrossAttention(ma.Bilinear(np.eye(2), np.eye(2)), None, memory))
+        heavy = ma.CrossAttention(ma.DotProduct(1.0), None, ma.EmpiricalMeasure(points))
+        found = lip.bracket(layer, lip.Ball(1.0), key=jax.random.key(0), starts=4, steps=20)
+        assert found.upper == pytest.approx(1 + lip.bound(heavy, lip.Ball(1.0), dimension=2).value)
+        assert lip.verify(found.save(tmp_path)).accepted

@@ -11,8 +11,8 @@ from measattn.lipschitz import Ball, cubes
 from measattn.lipschitz.closed import anywhere_bound
 from measattn.lipschitz.derivatives.parts import parts
 from measattn.lipschitz.forms import form
+from measattn.lipschitz.masses import masses
 from measattn.lipschitz.net import Net, directions
-from measattn.lipschitz.quotient import masses
 from tests.lipschitz import dense
 from tests.lipschitz.exact import KINDS, Head, case, layer, lengths, numbers, summands
 

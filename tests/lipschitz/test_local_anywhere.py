@@ -9,7 +9,7 @@ from measattn.lipschitz import Anywhere, Ball, Box, Split, local
 from measattn.lipschitz.closed import anywhere_bound
 from measattn.lipschitz.derivatives.parts import parts
 from measattn.lipschitz.forms import form
-from measattn.lipschitz.quotient import masses
+from measattn.lipschitz.masses import masses
 from tests.lipschitz import dense
 
 pytestmark = pytest.mark.float64
