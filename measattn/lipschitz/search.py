@@ -102,11 +102,11 @@ def search(
         order = np.argsort(-climbed.values, kind="stable")
         places = [jax.tree.map(lambda a, k=k: a[k], climbed.places) for k in order[:4]]
         tried = [evaluate(layer, known, *pair[1:], p) for pair in pairs(game, places)[:TRIED]]
-    best = max(tried, key=lambda evaluation: evaluation.value)
-    if not best.value > 0:
+    best = max(tried, key=lambda evaluation: evaluation.value, default=None)
+    if best is None or not best.value > 0:
         raise ValueError(
             "no pair of measures was found whose outputs differ by more than rounding: the layer "
-            "is nearly constant on the domain"
+            "is nearly constant on the domain, or the domain has no room to move in"
         )
     family = begun[int(order[0])].family
     return Estimate(

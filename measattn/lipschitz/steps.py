@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from measattn.kernel import moved
 from measattn.lipschitz.ascent import Game, Place
-from measattn.lipschitz.domains import AbstractDomain, Simplex
+from measattn.lipschitz.domains import AbstractDomain, Box, Simplex
 from measattn.measure import measure, normalise
 
 LIGHTEST = 1e-12
@@ -106,9 +106,11 @@ def _ends(game: Game, place: Place, project: Callable) -> tuple[NDArray, NDArray
 
 def _inwards(game: Game, points: NDArray) -> NDArray:
     """Points a little nearer to the centre, so that no rounding puts them outside."""
-    if not game.domain.convex or isinstance(game.domain, Simplex):
-        return points.copy()
-    return game.centre + (1 - 2.0**-46) * (points - game.centre)
+    if not game.domain.convex or isinstance(game.domain, (Box, Simplex)):
+        return points.copy()  # of a box, projections are exact
+    # far from the origin the points themselves are rounded
+    rounding = float(np.linalg.norm(np.spacing(np.abs(game.centre) + game.scale)))
+    return game.centre + (1 - 2.0**-46 - 2 * rounding / game.scale) * (points - game.centre)
 
 
 def _noise(outputs: NDArray) -> tuple[float, float]:

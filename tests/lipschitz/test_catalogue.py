@@ -4,9 +4,11 @@ import dataclasses
 import math
 from fractions import Fraction
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import io_callback
 
 import measattn as ma
 from measattn.lipschitz import Ball, Bound, Box, Everywhere, Refused, Simplex, Sphere, bound, bounds
@@ -16,6 +18,7 @@ from measattn.lipschitz.theorems import THEOREMS
 pytestmark = pytest.mark.float64
 
 INF = math.inf
+BOOLEAN = jax.ShapeDtypeStruct((), bool)
 CONTRACTING, ATTRACTING = (ma.SelfAttention(ma.DotProduct(s)) for s in (-1.0, 1.0))
 
 
@@ -147,6 +150,8 @@ def test_a_fixed_memory_bounds_the_query_side_everywhere():
         (lambda x, y: jnp.sum((x.state - y.state) ** 2) < 0.25, False),
         (lambda x, y: (y.position <= x.position) & (x.state[0] < 1e9), False),
         (lambda x, y: jnp.sum((x - y) ** 2) < 0.25, False),
+        (lambda x, y: {}[x.state.shape], False),
+        (lambda x, y: io_callback(lambda a: a.sum() > 0, BOOLEAN, x.state) | True, False),
     ],
 )
 def test_a_mask_that_looks_at_states_has_no_bound_as_the_layer_jumps(allowed, fine):
@@ -154,7 +159,7 @@ def test_a_mask_that_looks_at_states_has_no_bound_as_the_layer_jumps(allowed, fi
     if fine:
         assert bound(layer, Ball(1.0), 1, atoms=2, dimension=2).theorem == "M1"
         return
-    with pytest.raises(ValueError, match="positions alone; found states, where the layer may jump"):
+    with pytest.raises(ValueError, match="positions alone; found one that may look at states"):
         bound(layer, Ball(1.0), 1, atoms=2, dimension=2)
 
 
@@ -169,6 +174,27 @@ def test_a_bound_says_among_how_many_atoms_it_holds():
     for bad in ({"atoms": 0}, {"second_moment": math.nan}, {"second_moment": -1.0}):
         with pytest.raises(ValueError, match="must be"):
             Everywhere(**bad)
+
+
+@pytest.mark.parametrize("size", [1e-163, 1e163])
+def test_sizes_whose_powers_leave_float64_are_refused(size):
+    """Squares of 1e-163 are 0, and so were norms and shifts of that size."""
+    with pytest.raises(ValueError, match="finite parameters of sizes from 1e-50"):
+        bound(attention(size * np.eye(2)), Ball(1.0))
+    with pytest.raises(ValueError, match="radius must be from 1e-50"):
+        Ball(size)
+    with pytest.raises(ValueError, match="the size of centre must be"):
+        Ball(1.0, [size, 0.0])
+
+
+def test_norms_keep_products_of_small_matrices():
+    """Scores of 1e-90 and values of 1e-50 on a ball of radius 1e45."""
+    layer = ma.SelfAttention(
+        ma.Bilinear(ma.Affine(1e-45 * np.eye(2), np.zeros(2)), 1e-45 * np.eye(2)), 1e-40 * np.eye(2)
+    )
+    near = ma.SelfAttention(ma.DotProduct(1.0), 1e-40 * np.eye(2))
+    found = bound(layer, Ball(1e45), 1, dimension=2).value
+    assert found == pytest.approx(bound(near, Ball(1.0), 1, dimension=2).value, rel=1e-9)
 
 
 @pytest.mark.parametrize("p", [1.25, math.pi])

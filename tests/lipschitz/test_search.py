@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import measattn as ma
-from measattn.lipschitz import Ball, Everywhere, bound, bracket, search
+from measattn.lipschitz import Ball, Box, Everywhere, bound, bracket, search
 from measattn.lipschitz.exact import outputs, rounded
 from measattn.lipschitz.forms import form
 from measattn.lipschitz.quotient import evaluate
@@ -139,7 +139,7 @@ def test_the_search_reports_its_progress():
 def test_what_a_search_cannot_use_is_named(options, words):
     layer = ma.SelfAttention(ma.DotProduct(1.0))
     with pytest.raises(ValueError, match=words):
-        search(layer, Ball(1.0), dimension=1, **({"key": KEY} | options))
+        search(layer, **({"domain": Ball(1.0), "dimension": 1, "key": KEY} | options))
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 7.0, math.inf])
@@ -151,3 +151,15 @@ def test_moves_whose_powers_leave_float64_are_measured(size, p):
     pair = evaluate(layer, form(layer, 2), x, x * (1 + 1e-3), np.full(2, 0.5), p)
     assert 0 < pair.value <= 2
     assert pair.before >= 1e-3 * size
+
+
+@pytest.mark.parametrize("p", [1.0, math.inf])
+def test_far_from_the_origin_no_rounding_puts_the_witness_outside(p):
+    centre, layer = np.array([-2568.3, -8120.2]), ma.SelfAttention(ma.Gaussian(1.0))
+    for domain in (
+        Ball(0.7, centre),
+        Box(centre - np.array([0.3, 0.5]), centre + np.array([0.1, 0.4])),
+    ):
+        found = search(layer, domain, p=p, key=KEY, starts=4, steps=30)
+        for law in found.witness[:2]:
+            assert domain.excess(np.asarray(law.points)).max() == 0

@@ -1,6 +1,5 @@
 """Certificates that were tampered with: each change is caught, and none breaks the checker."""
 
-import decimal
 import hashlib
 import io
 import json
@@ -13,9 +12,7 @@ import pytest
 from numpy.lib import format as npy
 
 from measattn import lipschitz as lip
-from measattn.lipschitz.checker import outputs, transport
 from measattn.lipschitz.checker.files import WORDS
-from measattn.lipschitz.checker.outputs import Head
 from tests.lipschitz.forging import copied, forge, rejected
 
 pytestmark = pytest.mark.float64
@@ -120,64 +117,6 @@ def test_potentials_that_are_worth_less_are_rejected(file):
 
     forge(file, arrays=arrays)
     rejected(file, "it claims too much")
-
-
-@pytest.mark.parametrize("unit", [0.0, -1.0, 1e-300, 1e300])
-def test_a_unit_in_which_nothing_can_be_told_is_rejected(file, unit):
-    def arrays(held):
-        held["after.unit"] = np.asarray(unit)
-
-    forge(file, arrays=arrays)
-    assert not lip.verify(file).accepted
-
-
-def test_a_constant_however_large_changes_nothing(file):
-    """1e48 would leave none of 50 digits to the moves of the outputs."""
-
-    def arrays(held):
-        held["head.0.constant"] = np.array([1e48, -1e48])
-
-    forge(file, arrays=arrays)
-    assert lip.verify(file).accepted
-
-
-@pytest.mark.parametrize(("score", "sizes", "values"), [("dot", 1.0, 1e45), ("gauss", 1.0, 1e45),
-                                                        ("dot", 1e16, 1.0)])  # fmt: skip
-def test_terms_that_take_digits_from_others_are_charged(score, sizes, values):
-    """Large values, and scores of which little is left, against three times as many digits."""
-    rng = np.random.default_rng(0)
-    x, mass = np.repeat(rng.normal(size=(4, 1)), 2, axis=1), rng.random(4)
-    x[:, 1] += np.spacing(x[:, 1]) * [1, 3, -2, 5]
-    dot = (sizes * rng.normal() * np.array([[1.0, -1.0], [1.0, -1.0]]), np.zeros(2), None)
-    value = values * rng.normal(size=(2, 2))
-    layer, rows = [Head(*(dot if score == "dot" else (None, None, 1.0)), value, None)], []
-    for digits in (outputs.DIGITS, 3 * outputs.DIGITS):
-        with decimal.localcontext(outputs.context()) as context:
-            context.prec = digits
-            rows.append(outputs.outputs(layer, True, x, mass))
-    with decimal.localcontext(outputs.context()):
-        off = np.linalg.norm(np.array(rows[0] - rows[1], np.float64), axis=1).max()
-    charged = outputs.lost(layer, True, x)
-    assert 1e-40 < off <= charged <= 1e6 * off
-
-
-def test_scores_that_leave_no_digit_are_rejected(file):
-    def arrays(held):
-        held["head.0.shift"] = held["head.0.shift"] + 1e50
-
-    forge(file, arrays=arrays)
-    rejected(file, "leave no digit of 50")
-
-
-def test_small_moves_of_high_order_are_told_apart(file):
-    """Squares of distances of 1e-162 are no normal numbers: in units of length nothing is lost."""
-    x = np.array([[0.0], [1e-150]])
-    far = np.array([0.999, 0.001])
-    for unit in (1.0, 2.0**-500):
-        cost = (transport.distances(x, x + 7.9e-163) / unit) ** 2
-        dual = transport.below(x, x + 7.9e-163, far, (unit, np.zeros(2), cost.min(axis=0)), 2.0)
-        assert dual.lower <= 7.9e-163
-    assert dual.lower == pytest.approx(7.9e-163, rel=1e-12)
 
 
 def test_an_unknown_theorem_is_rejected_with_words(file):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import number, vector
+from .files import number, sized, vector
 from .report import Rejected
 
 ROUNDING = 1e-12
@@ -61,13 +61,17 @@ def region(entries: dict[str, Any], dimension: int) -> Region:
     kind, origin = entries["kind"], np.zeros(dimension)
     if kind in {"Ball", "Sphere"}:
         radius = number("the radius", entries["radius"], least=5e-324)
+        sized("the radius", np.array(radius))
         centre = entries["centre"]
         centre = origin if centre is None else vector("the centre", centre, dimension)
+        sized("the centre", centre)
         return Region(kind, radius, centre, 2 * radius, {})
     if kind == "Box":
         low, high = (vector(name, entries[name], dimension) for name in ("low", "high"))
         if not np.all(low < high):
             raise Rejected("a box must have low < high")
+        sized("the box", np.array([low, high]))
+        sized("the sides of the box", high - low)
         diameter = float(np.linalg.norm(high - low)) * (1 + 1e-15 * dimension)
         middle = (low + high) / 2
         # the middle is rounded
@@ -79,5 +83,7 @@ def region(entries: dict[str, Any], dimension: int) -> Region:
         centre = np.full(dimension, 1 / dimension)
         return Region(kind, math.sqrt(1 - 1 / dimension), centre, math.sqrt(2), {})
     moment = entries["second_moment"]
-    moment = None if moment is None else number("the second moment", moment, least=0.0)
+    if moment is not None:
+        moment = number("the second moment", moment, least=0.0)
+        sized("the second moment", np.array(moment))
     return Region(kind, math.inf, origin, math.inf, {"second_moment": moment})

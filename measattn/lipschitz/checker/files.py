@@ -49,6 +49,9 @@ DOMAINS = {
 }
 
 
+SMALLEST = 1e-50
+"""Layers and domains of a smaller size, or beyond its inverse, are refused: rescale them."""
+
 WORDS = ("program", "found", "statement", "source", "hypotheses")
 """Entries for people."""
 
@@ -213,6 +216,14 @@ def vector(name: str, value: Any, length: int) -> NDArray:
     if not isinstance(value, list) or len(value) != length:
         raise Rejected(f"{name} must be a list of {length} numbers, got {value!r}")
     return np.array([number(name, entry) for entry in value])
+
+
+def sized(name: str, numbers: NDArray) -> NDArray:
+    """Numbers of which the largest is 0, or so large and so small that no power leaves float64."""
+    size = float(np.max(np.abs(numbers), initial=0.0))
+    if size and not SMALLEST <= size <= 1 / SMALLEST:
+        raise Rejected(f"{name} must have a size of {SMALLEST} to {1 / SMALLEST}, got {size:.3g}")
+    return numbers
 
 
 def array(arrays: Arrays, name: str, *shape: int | None, kind: str = "f") -> NDArray:

@@ -63,7 +63,7 @@ class Question(NamedTuple):
     @property
     def tilt(self) -> float:
         """|c|."""
-        return float(np.linalg.norm(self.shift))
+        return _norm(self.shift[:, None])
 
     @property
     def inverse(self) -> float:
@@ -90,7 +90,8 @@ class Question(NamedTuple):
 
 
 def _norm(matrix: NDArray) -> float:
-    return float(np.linalg.svd(matrix, compute_uv=False)[0])
+    size = float(np.abs(matrix).max())
+    return size * float(np.linalg.svd(matrix / size, compute_uv=False)[0]) if size else 0.0
 
 
 def _b1(q: Question) -> float:
@@ -118,7 +119,7 @@ def _b3(q: Question) -> float:
 
 def theta(matrix: NDArray, shift: NDArray, radius: float) -> float:
     r"""$\theta_R(A, c)$ from above (H5): a minimum over λ and, for each of them, over ν."""
-    size, length = _norm(matrix), float(np.linalg.norm(shift))
+    size, length = _norm(matrix), _norm(shift[:, None])
     simple = 2 * radius * (radius * size + length)
     if size * radius <= 1e-8 * length:
         return simple

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import Arrays, array, number
+from .files import Arrays, array, number, sized
 from .report import Rejected
+from .transport import lengths
 
 LARGEST_WORK = 2**24
 """More products of decimals than this (some ten seconds) are refused."""
@@ -53,19 +54,21 @@ def heads(entries: dict[str, Any], arrays: Arrays, dimension: int) -> list[Head]
     for k, entry in enumerate(entries["heads"]):
         keys, width = None, dimension
         if entry["memory"]:
-            points = array(arrays, f"head.{k}.points", None, None)
+            points = sized(f"head.{k}.points", array(arrays, f"head.{k}.points", None, None))
             weights = array(arrays, f"head.{k}.weights", len(points))
             if np.any(weights < 0) or not weights.any():
                 raise Rejected(f"the memory of head {k} has negative weights, or no mass")
             keys, width = (points[weights > 0], weights[weights > 0]), points.shape[1]
-        value = array(arrays, f"head.{k}.value", None, width)
+        value = sized(f"head.{k}.value", array(arrays, f"head.{k}.value", None, width))
         array(arrays, f"head.{k}.constant", len(value))
         if entry["score"] == "dot" and entry["sigma"] is None:
-            matrix = array(arrays, f"head.{k}.matrix", width, dimension)
-            shift = array(arrays, f"head.{k}.shift", width)
+            matrix, shift = (
+                sized(f"head.{k}.{name}", array(arrays, f"head.{k}.{name}", width, *more))
+                for name, more in (("matrix", [dimension]), ("shift", []))
+            )
             found.append(Head(matrix, shift, None, value, keys))
         elif entry["score"] == "gauss" and width == dimension:
-            sigma = number("sigma", entry["sigma"], least=5e-324)
+            sigma = float(sized("sigma", np.array(number("sigma", entry["sigma"], least=5e-324))))
             found.append(Head(None, None, sigma, value, keys))
         else:
             raise Rejected(f"head {k} has no score that is known here: {entry}")
@@ -139,7 +142,7 @@ def both(
         raise Rejected("the outputs of the layer are too large for float64")
     half = 0.5 * (1 + 1e-9)
     errors = [
-        half * np.linalg.norm(np.spacing(np.abs(part)), axis=1)
+        half * lengths(np.spacing(np.abs(part)))
         # of the output, and of the point that it is taken about
         + 2 * max(lost(layer, residual, points) for points in (x, y))
         for part in near

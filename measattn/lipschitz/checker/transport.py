@@ -18,6 +18,10 @@ TINY = 2.0**-1070
 """More than a power or a product loses where it leaves the normal numbers."""
 
 
+NEAREST = 1e-250
+"""Lengths below this lose digits."""
+
+
 class Above(NamedTuple):
     """The cost of a plan as the length of a mean, and an upper bound of the distance."""
 
@@ -91,7 +95,9 @@ def above(
             raise Rejected(f"the marginals of the plan miss the weights by {defect:.3g}")
         value = float(long[mass > 0].max())
         return Above(value, value * (1 + relative(x.shape[1], 1.0)))
-    top = float(distances(x, y).max()) or 1.0
+    if long.max() < NEAREST:
+        raise Rejected(f"the measures must be {NEAREST} apart or more to be told apart")
+    top = float(distances(x, y).max())
     value = math.fsum(mass * (long / top) ** p)
     upper = value * (1 + relative(x.shape[1], p) + 4 * UNIT) + 1.001 * defect
     upper += (len(mass) + 4) * TINY
@@ -108,12 +114,12 @@ def below(
     """
     unit, u, v = potentials
     cost = (distances(x, y) / unit) ** p
-    best = (cost - u[:, None]).min(axis=0)
-    scale = float(cost.max()) + float(np.abs(u).max())
-    difference = float(np.abs(v - best).max())
     # a constant moved from u to v changes the size of the terms alone
-    middle = (u.max() + u.min()) / 2
-    u, best = u - middle, best + middle
+    middle = u.max() / 2 + u.min() / 2
+    scale = float(cost.max()) + float(np.abs(u).max())
+    u = u - middle
+    best = (cost - u[:, None]).min(axis=0)
+    difference = float(np.abs(v + middle - best).max())
     value = math.fsum([*(weights * u), *(weights * best)])
     sizes = math.fsum(weights * (np.abs(u) + np.abs(best)))
     heights = math.fsum(weights * np.abs(best)) + math.fsum(weights) * float(np.abs(u).max())

@@ -66,7 +66,7 @@ class Case:
     @property
     def tilt(self) -> float:
         """|c| of a bilinear score, from above."""
-        return float(np.linalg.norm(self.dot.shift)) * UP
+        return norm(self.dot.shift[:, None])
 
     @property
     def slope(self) -> float:
@@ -111,7 +111,11 @@ def need(holds: Any, text: str, found: str) -> Hypothesis:
 
 def norm(matrix: NDArray) -> float:
     """The spectral norm, from above."""
-    return float(np.linalg.norm(matrix, 2)) * UP
+    size = float(np.abs(matrix).max(initial=0.0))
+    if not math.isfinite(size):
+        return math.inf
+    # in units of the largest entry, so that no square is lost
+    return size * float(np.linalg.norm(matrix / size, 2)) * UP if size else 0.0
 
 
 def power(base: float | int, exponent: float | int) -> float:

@@ -219,7 +219,7 @@ def _oscillation(head: Head, domain: AbstractDomain) -> float:
     """ω, the largest oscillation over the keys of the scores of one query."""
     d = domain.diameter
     if isinstance(head.score, Dot):
-        tilt = float(np.linalg.norm(head.score.shift))
+        tilt = norm(head.score.shift[:, None])
         return (norm(head.score.matrix) * domain.radius + tilt) * d * UP
     return d * d / (2 * head.score.sigma**2) * UP
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize_scalar
 
+from measattn.lipschitz.theorems.base import norm
 from measattn.lipschitz.theorems.span import within_span
 
 ALLOWANCE = 1e-10
@@ -43,7 +44,7 @@ def theta(matrix: NDArray, shift: NDArray, radius: float) -> float:
             f"matrix must be (d, d) and shift (d,), both finite, got shapes {matrix.shape} and "
             f"{shift.shape}"
         )
-    size, length = float(np.linalg.norm(matrix, 2)), float(np.linalg.norm(shift))
+    size, length = norm(matrix), norm(shift[:, None])
     simple = 2 * radius * (radius * size + length) * (1 + ALLOWANCE)
     if size * radius * STEEP <= length:
         return simple
