@@ -96,6 +96,13 @@ def test_the_order_and_the_tolerance_are_options(clouds):
     assert float(values["W2"]) == pytest.approx(want, rel=1e-9)
 
 
+def test_an_order_is_named_with_all_its_digits(clouds):
+    folder = clouds[0]
+    done = measattn("w1", folder / "x.npy", folder / "y.npz", "--p", "1.0000000001")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("W1.0000000001 ")
+
+
 def test_an_order_below_1_is_refused(clouds):
     done = measattn("w1", clouds[0] / "x.npy", clouds[0] / "y.npz", "--p", "0.5")
     assert done.returncode == 2

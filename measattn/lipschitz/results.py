@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from numpy.typing import NDArray
 
+from measattn.checks import order_name
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.moves import Moves
 from measattn.measure import EmpiricalMeasure
@@ -164,11 +165,6 @@ def metric_name(masked: bool, p: float) -> str:
     """What a metric is called: W1, W2, W_inf, or the position-wise one of masked layers."""
     name = "W_inf" if math.isinf(p) else f"W{order_name(p)}"
     return f"{name}, position-wise" if masked else name
-
-
-def order_name(p: float) -> str:
-    """How an order is written: 1, 1.5, inf; with all its digits."""
-    return repr(float(p)).removesuffix(".0")
 
 
 def among(atoms: int | None) -> str:

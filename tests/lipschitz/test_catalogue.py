@@ -181,6 +181,11 @@ def test_what_is_printed_is_rounded_to_the_safe_side(p):
     assert "vacuous" in repr(dataclasses.replace(found, value=INF))
 
 
+def test_a_refused_order_is_named_with_all_its_digits():
+    refused = table(CONTRACTING, Ball(1.0), 1.0000000001, dimension=2)["B1"]
+    assert refused.reason == "needs p = 1; found p = 1.0000000001"
+
+
 def test_masks_are_bounded_in_the_position_wise_norm():
     layer = ma.SelfAttention(ma.Causal(ma.DotProduct(0.5)))
     found = bound(layer, Ball(1.0), 1, dimension=2, atoms=10)
