@@ -245,6 +245,12 @@ def test_bad_files_get_a_clear_error(clouds, name, content, words):
         read_measure(folder / name)
 
 
+def test_a_pipe_is_no_file_of_points(clouds):
+    os.mkfifo(clouds[0] / "pipe.npy")
+    with pytest.raises(ValueError, match="is no regular file: name a file of points"):
+        read_measure(clouds[0] / "pipe.npy")
+
+
 @pytest.mark.parametrize(
     "content",
     [
