@@ -12,6 +12,9 @@ from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.moves import Moves
 from measattn.measure import EmpiricalMeasure
 
+VACUOUS = "vacuous, beyond float64: take a smaller domain, or lipschitz.local at one measure"
+"""What is said of an upper bound that is infinite."""
+
 
 class Hypothesis(NamedTuple):
     """What a theorem asks for, and what was found: ``holds`` was checked, not assumed."""
@@ -52,7 +55,7 @@ class Bound:
     def __repr__(self) -> str:
         kind = "certified" if self.proved else "quoted"
         name = f"Lip(W{order_name(self.p)})"
-        vacuous = "" if math.isfinite(self.value) else ": vacuous, it says nothing"
+        vacuous = "" if math.isfinite(self.value) else f"; {VACUOUS}"
         value = printed(self.value, 1)
         where = f"on {self.domain}{among(self.atoms)}"
         return f"{name} <= {value} {where} ({self.theorem}, {kind}{vacuous})"
