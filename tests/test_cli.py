@@ -96,6 +96,13 @@ def test_the_order_and_the_tolerance_are_options(clouds):
     assert float(values["W2"]) == pytest.approx(want, rel=1e-9)
 
 
+def test_an_order_is_named_with_all_its_digits(clouds):
+    folder = clouds[0]
+    done = measattn("w1", folder / "x.npy", folder / "y.npz", "--p", "1.0000000001")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("W1.0000000001 ")
+
+
 def test_an_order_below_1_is_refused(clouds):
     done = measattn("w1", clouds[0] / "x.npy", clouds[0] / "y.npz", "--p", "0.5")
     assert done.returncode == 2
@@ -236,6 +243,12 @@ def test_bad_files_get_a_clear_error(clouds, name, content, words):
         (folder / name).write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         read_measure(folder / name)
+
+
+def test_a_pipe_is_no_file_of_points(clouds):
+    os.mkfifo(clouds[0] / "pipe.npy")
+    with pytest.raises(ValueError, match="is no regular file: name a file of points"):
+        read_measure(clouds[0] / "pipe.npy")
 
 
 @pytest.mark.parametrize(

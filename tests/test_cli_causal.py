@@ -105,6 +105,6 @@ def test_without_its_mask_gpt2_has_other_constants(tmp_path):
 
 def test_rotary_scores_are_refused_with_a_remedy(tmp_path):
     folder, text = readable("llama", tmp_path)
-    words = r"layer 1 of llama .* got a Rotary.*: name a checkpoint of the BERT or GPT-2 family"
+    words = r"layer 1 of llama .* got Rotary: name a checkpoint of the BERT or GPT-2 family"
     with pytest.raises(ValueError, match=words):
         answer(Asked(str(folder), LAYER, text, 1.0, 5))

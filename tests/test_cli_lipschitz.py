@@ -1,6 +1,7 @@
 """The command ``measattn lipschitz`` as a user meets it."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def test_lipschitz_in_json_holds_the_constant_of_the_head_within_its_layer(text)
         ({"block": True, "tokens": 513}, "may take hours for --p 1: give --tokens 512 or fewer"),
         ({"figure": Path("heads.doc")}, "--figure must name a .png or .svg or .pdf file"),
         ({"figure": Path("nowhere/heads.png")}, "cannot be written"),
-        ({"model": "nowhere"}, "there is no checkpoint at nowhere"),
+        ({"model": "gpt2"}, "there is no checkpoint at gpt2: --model is minilm, or the folder"),
         ({"text": Path("nowhere.txt")}, "there is no file nowhere.txt"),
         ({"text": Path()}, "is a folder: name a text file"),
     ],
@@ -90,6 +91,30 @@ def test_lipschitz_names_the_layers_and_heads_that_there_are(text, options, word
     asked = {"model": "minilm", "layer": 0, "text": text, "p": 1.0, "tokens": 3} | options
     with pytest.raises(ValueError, match=words):
         answer(Asked(**asked))
+
+
+@pytest.mark.models
+@pytest.mark.float64
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"heads": (12,)}, "--head must be"), ({"model": "smollm2", "layer": 29}, "be certified")],
+)
+def test_lipschitz_refuses_before_the_text_passes_the_layers_below(
+    text, options, words, monkeypatch
+):
+    def passed(block, law):
+        raise AssertionError(f"{law} passed a block")
+
+    monkeypatch.setattr(ma.Stack, "__rmatmul__", passed)
+    asked = {"model": "minilm", "layer": 5, "text": text, "p": 1.0, "tokens": 3} | options
+    with pytest.raises(ValueError, match=words):
+        answer(Asked(**asked))
+
+
+def test_lipschitz_refuses_a_pipe_without_waiting_for_it(text):
+    os.mkfifo(text.parent / "pipe")
+    with pytest.raises(ValueError, match="pipe is no regular file: name a text file"):
+        answer(Asked("minilm", 0, text.parent / "pipe", 1.0, 3))
 
 
 @pytest.mark.parametrize(

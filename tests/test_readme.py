@@ -1,4 +1,4 @@
-"""The README's programs run as they stand."""
+"""The programs of the README and of the guides run as they stand."""
 
 import re
 import subprocess
@@ -8,16 +8,39 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+
+
+def run(name, folder):
+    """All Python blocks of a page, one after the other; how many there are, and what they print."""
+    text = (ROOT / name).read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        capture_output=True, text=True, cwd=folder, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return len(blocks), done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.models
 def test_the_programs_of_the_readme_run_one_after_the_other(tmp_path):
-    assert len(BLOCKS) >= 3
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(BLOCKS)],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("certified in [") == 2
+    count, printed = run("README.md", tmp_path)
+    assert count >= 3
+    assert printed.count("certified in [") == 2
+
+
+@pytest.mark.slow
+def test_the_programs_about_lipschitz_constants_run_and_bound_from_both_sides(tmp_path):
+    count, printed = run("docs/lipschitz.md", tmp_path)
+    assert count >= 2
+    assert printed.count("(attained), <=") == 5
+    assert "vacuous" not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.models
+def test_the_programs_about_depth_run_one_after_the_other(tmp_path):
+    count, printed = run("docs/dynamics.md", tmp_path)
+    assert count >= 6
+    assert "the end was reached" in printed

@@ -258,10 +258,12 @@ def _write_plan(file: Path, arrays: dict[str, Any]) -> None:
 
 
 def _table(row: dict[str, Any], digits: tuple[str, str, str]) -> str:
+    from measattn.checks import order_name
+
     value, lower, upper = digits
     sizes = " and ".join(f"{size:,}" for size in row["sizes"])
     lines = [
-        (f"W{row['p']:g}", value or "no digit is certified"),
+        (f"W{order_name(row['p'])}", value or "no digit is certified"),
         ("certified", f"[{lower}, {upper}]"),
         ("gap", f"{row['gap']:.2e}"),
         ("atoms", f"{sizes}, dimension {row['dimension']}"),

@@ -99,28 +99,31 @@ def answer(asked: Asked) -> Found:
     """
     import numpy as np
 
-    from measattn import pretrained
     from measattn.lipschitz import local
     from measattn.lipschitz.forms import UnreadableLayer
 
     began = time.perf_counter()
     _check(asked)
     text = _read(asked.text)
-    known = {"minilm": pretrained.minilm, "smollm2": pretrained.smollm2}
-    model = known[asked.model]() if asked.model in known else pretrained.load(asked.model)
+    model = _load(asked.model)
     if not 0 <= asked.layer < len(model.layers):
         raise ValueError(
             f"--layer must be from 0 to {len(model.layers) - 1} for {model.name}, got {asked.layer}"
         )
     ids, words = model.ids(text), model.words(text)
     law = model.embed(ids[: asked.tokens], np.float64)
-    for below in model.layers[: asked.layer]:
-        law = law @ below
     block = model.layers[asked.layer]
-    inner = inner_attention(block, law)
-    if inner is None:
-        raise ValueError(f"layer {asked.layer} of {model.name} has no attention of several heads")
-    attention, entering = inner
+
+    def inner(law: Any) -> "tuple[MultiHead, EmpiricalMeasure]":
+        found = inner_attention(block, law)
+        if found is None:
+            raise ValueError(
+                f"layer {asked.layer} of {model.name} has no attention of several heads"
+            )
+        return found
+
+    # one token shows what the layer is, before the text passes those below
+    attention, _ = inner(model.embed(ids[:1], np.float64))
     heads = list(dict.fromkeys(asked.heads)) or list(range(attention.count))
     wrong = [k for k in heads if not 0 <= k < attention.count]
     if wrong:
@@ -133,6 +136,9 @@ def answer(asked: Asked) -> Found:
             f"layer {asked.layer} of {model.name} cannot be certified, {refusal}: name a "
             "checkpoint of the BERT or GPT-2 family"
         ) from None
+    for below in model.layers[: asked.layer]:
+        law = law @ below
+    _, entering = inner(law)
     with _shown(len(heads) + asked.block) as done:
         for k in heads:
             start = time.perf_counter()
@@ -257,11 +263,27 @@ def _check(asked: Asked) -> None:
         check_target("--figure", asked.figure, (".png", ".svg", ".pdf"))
 
 
+def _load(name: str) -> Any:
+    """The model of a name, or of a path."""
+    from measattn import pretrained
+
+    known = {"minilm": pretrained.minilm, "smollm2": pretrained.smollm2}
+    if name in known:
+        return known[name]()
+    if not Path(name).expanduser().exists():
+        raise FileNotFoundError(
+            f"there is no checkpoint at {name}: --model is minilm, or the folder of a BERT or "
+            "GPT-2 checkpoint on this disk, with config.json and safetensors (none is downloaded)"
+        )
+    return pretrained.load(name)
+
+
 def _read(file: Path) -> str:
-    if file.is_dir():
-        raise ValueError(f"--text {file} is a folder: name a text file")
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"there is no file {file}: --text names a text file")
+    if not file.is_file():
+        what = "a folder" if file.is_dir() else "no regular file"
+        raise ValueError(f"--text {file} is {what}: name a text file")
     if file.stat().st_size > LARGEST_TEXT:
         raise ValueError(f"--text {file} is larger than {LARGEST_TEXT:,} bytes: cut it")
     try:

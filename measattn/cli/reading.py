@@ -21,16 +21,18 @@ def read_measure(path: Path) -> "EmpiricalMeasure":
     """The measure in a file of points; nothing in the file is executed.
 
     Raises:
-        ValueError: an unknown suffix, or contents that are no points; it names the file.
+        ValueError: a folder or a pipe, an unknown suffix, or contents that are no points; it names
+            the file.
         FileNotFoundError: no such file.
     """
     from measattn.measure import EmpiricalMeasure, weighted
     from measattn.storage import read
 
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file of points, .npy, .npz or .csv")
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise ValueError(f"{path} is {what}: name a file of points, .npy, .npz or .csv")
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return _made(path, EmpiricalMeasure, _rows(path, _csv(path)))

@@ -1,15 +1,17 @@
 """A Lipschitz constant from both sides: what a search attains, and what a theorem proves."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Array
 
+from measattn.checks import order_name
 from measattn.lipschitz import certificate
 from measattn.lipschitz.catalogue import bound
 from measattn.lipschitz.domains import AbstractDomain
-from measattn.lipschitz.results import Bound, Estimate, among, order_name, printed
+from measattn.lipschitz.results import VACUOUS, Bound, Estimate, among, printed
 from measattn.lipschitz.search import Watch, search
 
 ASSUMED = 1e-6
@@ -53,10 +55,13 @@ class Bracket:
         return certificate.write(file, self.layer, self.estimate, self.bound)
 
     def __repr__(self) -> str:
+        ratio = f"ratio {self.upper / self.lower:.4g}; {self.bound.theorem}"
+        if math.isinf(self.upper):
+            ratio = f"{self.bound.theorem} is {VACUOUS}"
         return (
             f"Lip(W{order_name(self.bound.p)}) in [{printed(self.lower, -1)}, "
             f"{printed(self.upper, 1)}] on {self.bound.domain}{among(self.bound.atoms)} "
-            f"(ratio {self.upper / self.lower:.4g}; {self.bound.theorem})"
+            f"({ratio})"
         )
 
 

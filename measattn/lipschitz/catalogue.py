@@ -20,7 +20,7 @@ from measattn.kernel import AbstractDiracKernel, Stack
 from measattn.layer import Residual, WeightShared
 from measattn.lipschitz.domains import AbstractDomain, Ball
 from measattn.lipschitz.forms import Form, form
-from measattn.lipschitz.results import Bound, Hypothesis, metric_name, printed
+from measattn.lipschitz.results import VACUOUS, Bound, Hypothesis, metric_name, printed
 from measattn.lipschitz.space import common_atoms, common_dimension
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable, Theorem
 from measattn.lipschitz.theorems.base import UP, norm
@@ -64,6 +64,8 @@ class Bounds:
                 lines.append(f"{row.theorem:{width}}  {value:>12}  {kind}  {row.statement}")
             else:
                 lines.append(f"{row.theorem:{width}}  {'-':>12}  {row.reason}")
+        if any(isinstance(row, Bound) and math.isinf(row.value) for row in self.rows):
+            lines.append(f"inf is {VACUOUS}")
         return "\n".join(lines)
 
 

@@ -7,9 +7,13 @@ from typing import NamedTuple
 
 from numpy.typing import NDArray
 
+from measattn.checks import order_name
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.moves import Moves
 from measattn.measure import EmpiricalMeasure
+
+VACUOUS = "vacuous, beyond float64: take a smaller domain, or lipschitz.local at one measure"
+"""What is said of an upper bound that is infinite."""
 
 
 class Hypothesis(NamedTuple):
@@ -51,7 +55,7 @@ class Bound:
     def __repr__(self) -> str:
         kind = "certified" if self.proved else "quoted"
         name = f"Lip(W{order_name(self.p)})"
-        vacuous = "" if math.isfinite(self.value) else ": vacuous, it says nothing"
+        vacuous = "" if math.isfinite(self.value) else f"; {VACUOUS}"
         value = printed(self.value, 1)
         where = f"on {self.domain}{among(self.atoms)}"
         return f"{name} <= {value} {where} ({self.theorem}, {kind}{vacuous})"
@@ -164,11 +168,6 @@ def metric_name(masked: bool, p: float) -> str:
     """What a metric is called: W1, W2, W_inf, or the position-wise one of masked layers."""
     name = "W_inf" if math.isinf(p) else f"W{order_name(p)}"
     return f"{name}, position-wise" if masked else name
-
-
-def order_name(p: float) -> str:
-    """How an order is written: 1, 1.5, inf; with all its digits."""
-    return repr(float(p)).removesuffix(".0")
 
 
 def among(atoms: int | None) -> str:

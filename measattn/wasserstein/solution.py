@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
 
+from measattn.checks import order_name
 from measattn.wasserstein.ground import Vector
 from measattn.wasserstein.number import AbstractNumber
 from measattn.wasserstein.plan import Arcs, Plan
@@ -78,4 +79,4 @@ class Solution(AbstractNumber):
         return self.__dict__ | {"dual": partial(tuple, self.potentials)}
 
     def __repr__(self) -> str:
-        return f"W{self.p:g} {self._known(self.solver, f'{self.seconds:.2g} s')}"
+        return f"W{order_name(self.p)} {self._known(self.solver, f'{self.seconds:.2g} s')}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import ScalarLike
 
-from measattn.checks import host_number
+from measattn.checks import host_number, order_name
 from measattn.measure import EmpiricalMeasure
 from measattn.wasserstein.certificate import Below, Certified, certify, root
 from measattn.wasserstein.ground import Vector
@@ -210,8 +210,8 @@ def _judged(
     )
     if solver.exact and not judgement.accepted:
         raise TransportError(
-            f"{proposal.solver} did not close the gap: W{p:g} lies in [{lower}, {upper}]. "
-            + _remedy(gap / upper, p, judgement.hopeless),
+            f"{proposal.solver} did not close the gap: W{order_name(p)} lies in [{lower}, "
+            f"{upper}]. " + _remedy(gap / upper, p, judgement.hopeless),
             solution,
         )
     return solution
@@ -223,8 +223,8 @@ def _remedy(ratio: float, p: float, hopeless: bool) -> str:
     if hopeless:
         accept = f", or accept a bracket as wide with tol={wider}" if wider else ""
         return (
-            f"At order {p:g} rounding in float64 alone, 1e-16 of the mass, costs this much, "
-            f"whatever the solver: take a smaller order, or see w_inf{accept}."
+            f"At order {order_name(p)} rounding in float64 alone, 1e-16 of the mass, costs this "
+            f"much, whatever the solver: take a smaller order, or see w_inf{accept}."
         )
     if wider:
         return f"Let the solver run longer, take another, or raise tol to {wider}."

@@ -204,7 +204,26 @@ def test_what_is_printed_is_rounded_to_the_safe_side(p):
     for value in (1 + 1e-9, 9.9999995, 123456.7, 1e-300 / 3, 1e300 / 7):
         up = repr(dataclasses.replace(found, value=value)).split("<= ")[1].split(" ")[0]
         assert value <= float(up) <= value * (1 + 2e-5)
-    assert "vacuous" in repr(dataclasses.replace(found, value=INF))
+
+
+def test_infinite_bounds_say_that_they_are_vacuous_and_what_to_use_instead():
+    remedy = "vacuous, beyond float64: take a smaller domain, or lipschitz.local at one measure"
+    wide = Ball(30.0)
+    found = bound(CONTRACTING, wide, dimension=2)
+    assert found.value == INF
+    assert repr(found).endswith(f"(B1, certified; {remedy})")
+    assert repr(bounds(CONTRACTING, wide, dimension=2)).endswith(f"\ninf is {remedy}")
+    assert "vacuous" not in repr(bounds(CONTRACTING, Ball(1.0), dimension=2))
+    pair = ma.lipschitz.search(
+        CONTRACTING, wide, dimension=1, key=jax.random.key(0), starts=2, steps=2
+    )
+    both = ma.lipschitz.Bracket(pair.value, INF, pair, found, CONTRACTING)
+    assert repr(both).endswith(f", inf] on {wide} (B1 is {remedy})")
+
+
+def test_a_refused_order_is_named_with_all_its_digits():
+    refused = table(CONTRACTING, Ball(1.0), 1.0000000001, dimension=2)["B1"]
+    assert refused.reason == "needs p = 1; found p = 1.0000000001"
 
 
 def test_masks_are_bounded_in_the_position_wise_norm():

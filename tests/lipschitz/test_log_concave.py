@@ -80,6 +80,9 @@ def test_what_it_does_not_speak_of():
     gauss = ma.SelfAttention(ma.Gaussian(2.0))
     with pytest.raises(ValueError, match=r"above -1/sigma² = -0.25, got -0.25"):
         log_concave(gauss, -0.25, dimension=1)
+    third = ma.SelfAttention(ma.Gaussian(3.0))
+    with pytest.raises(ValueError, match=r"-0.1111111111111111, got -0.1111112"):
+        log_concave(third, -0.1111112, dimension=1)
     with pytest.raises(ValueError, match="convexity must be above 0"):
         log_concave(dot(1.0), 0.0)
     with pytest.raises(ValueError, match="convexity must be a finite number, got nan"):

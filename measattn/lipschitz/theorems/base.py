@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from measattn.checks import order_name
 from measattn.lipschitz.forms import Dot, Gauss, Head
 from measattn.lipschitz.results import Hypothesis
 
@@ -158,8 +159,8 @@ def moderate(size: float) -> Hypothesis:
 
 def order(case: Case, *orders: float | int) -> Hypothesis:
     """The order is one of these."""
-    names = " or ".join(f"{p:g}" for p in orders)
-    return need(case.p in orders, f"p = {names}", f"p = {case.p:g}")
+    names = " or ".join(map(order_name, orders))
+    return need(case.p in orders, f"p = {names}", f"p = {order_name(case.p)}")
 
 
 def equal_atoms(case: Case) -> Hypothesis:

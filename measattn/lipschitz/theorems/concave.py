@@ -67,7 +67,7 @@ def log_concave(
         source="docs/theory-lipschitz.md, F5",
         proved=True,
         hypotheses=(
-            Hypothesis("a law e^(-U) with Hessian of U at least m", True, f"m = {m:g}, as given"),
+            Hypothesis("a law e^(-U) with Hessian of U at least m", True, f"m = {m!r}, as given"),
             Hypothesis("the law is the same for both laws of queries", True, "as stated"),
         ),
         p=p,
@@ -89,6 +89,7 @@ def _slope(head: Head, convexity: float) -> float:
     # what is left of the difference must be more than its rounding
     if not spread > 1e-12:
         raise ValueError(
-            f"convexity must be above -1/sigma² = {-1 / head.score.sigma**2:g}, got {convexity!r}"
+            f"convexity must be above -1/sigma² = {-1 / head.score.sigma**2!r}, got {convexity!r}, "
+            "and by more than rounding"
         )
     return norm(head.value) / (spread - 4e-16 * (1 + abs(spread))) * UP
