@@ -180,6 +180,8 @@ def _inside(game: Game, place: Place) -> Place:
     logits = place.logits
     if game.lightest is not None:
         logits = jnp.maximum(normalise(logits), math.log(game.lightest))
+    places = centre + game.scale * points
+    moves = jax.vmap(game.domain.along)(places[: len(place.moves)], place.moves)
     # only the direction of moves counts
-    size = jnp.sqrt(jnp.mean(jnp.sum(place.moves**2, axis=1)) + TINY)
-    return Place(points, logits, place.moves / size)
+    size = jnp.sqrt(jnp.mean(jnp.sum(moves**2, axis=1)) + TINY)
+    return Place(points, logits, moves / size)

@@ -69,6 +69,13 @@ class AbstractDomain(abc.ABC):
     def project(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         """The nearest point of E."""
 
+    def along(self, x: Float[Array, " d"], move: Float[Array, " d"]) -> Float[Array, " d"]:
+        """The part of a small displacement of a point x of E that does not lead out of it at once.
+
+        All of it where E has an inside, as the point itself may be moved there a little.
+        """
+        return move
+
     def check(self, mu: EmpiricalMeasure) -> None:
         """Refuse a measure that charges points outside of E.
 
@@ -146,6 +153,11 @@ class Sphere(AbstractDomain):
         pole = jnp.zeros_like(x).at[0].set(self.radius)
         scaled = self.radius / jnp.sqrt(jnp.where(square > 0, square, 1)) * shift
         return _or_origin(self.centre) + jnp.where(square > 0, scaled, pole)
+
+    def along(self, x: Float[Array, " d"], move: Float[Array, " d"]) -> Float[Array, " d"]:
+        """What is tangent to the sphere."""
+        normal = (x - _or_origin(self.centre)) / self.radius
+        return move - jnp.sum(move * normal) * normal
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ def _check_sizes(name: str, *arrays: Any) -> None:
 
 
 def _ignores_states(allowed: Callable, dimension: int) -> bool:
-    tokens = [Token(jnp.zeros((), jnp.int32), jnp.zeros(dimension)) for _ in range(2)]
+    tokens = [Token(jnp.zeros(()), jnp.zeros(dimension)) for _ in range(2)]
     try:
         traced = jax.make_jaxpr(allowed)(*tokens).jaxpr
     except Exception:  # whatever it raises: it is not about tokens of such positions

@@ -97,7 +97,7 @@ def search(
         if not np.isfinite(climbed.values).any() or climbed.values.max() == 0:
             raise ValueError(
                 "the derivative of the layer is zero, NaN or infinite at every start: the layer "
-                "is constant, or not differentiable on the domain"
+                "is constant, or not differentiable on the domain, or nothing can move in it"
             )
         order = np.argsort(-climbed.values, kind="stable")
         places = [jax.tree.map(lambda a, k=k: a[k], climbed.places) for k in order[:4]]

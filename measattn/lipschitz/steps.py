@@ -82,16 +82,13 @@ def _projected(domain: AbstractDomain, points: Array) -> Array:
 
 def _ends(game: Game, place: Place, project: Callable) -> tuple[NDArray, NDArray]:
     """The atoms before and after each step that is tried, (k, n, d)."""
-    moves = np.asarray(place.moves, np.float64)
+    moves, points = (np.asarray(a, np.float64) for a in (place.moves, place.points))
     if game.p == 1:
-        alone = np.zeros((len(place.points), moves.shape[1]))
-        alone[0] = moves[0] / np.linalg.norm(moves[0])
-        moves = alone
-    elif math.isinf(game.p):
-        moves = moves / np.linalg.norm(moves, axis=1, keepdims=True)
-    else:
-        moves = moves / np.linalg.norm(moves, axis=1).max()
-    unit = game.scale * np.asarray(place.points, np.float64)
+        moves = np.concatenate([moves[:1], np.zeros((len(points) - 1, moves.shape[1]))])
+    lengths = np.linalg.norm(moves, axis=1, keepdims=True)
+    lengths = lengths if math.isinf(game.p) else lengths.max()
+    moves = moves / np.where(lengths > 0, lengths, 1.0)
+    unit = game.scale * points
     begins, ends = [], []
     for step in STEPS:
         for inside in {0.0, min(2 * step, 0.5)} if game.domain.convex else {0.0}:

@@ -76,9 +76,12 @@ def two_sided(
     axes.grid(visible=False, axis="x")
     if log:
         logarithmic(axes.yaxis)
+    ncols = 3 if figure.get_size_inches()[0] > 5 else 1
     handles, texts = axes.get_legend_handles_labels()
     order = np.argsort(texts)
-    axes.legend([handles[k] for k in order], [texts[k] for k in order], ncols=3, loc="upper left")
+    axes.legend(
+        [handles[k] for k in order], [texts[k] for k in order], ncols=ncols, loc="upper left"
+    )
     return figure
 
 

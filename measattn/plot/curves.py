@@ -67,7 +67,7 @@ def curve(
         axes.errorbar(x, y, spread, fmt="o-", label=names[1], **dots)
     logarithmic(axes.yaxis)
     for k, (name, values) in enumerate((bound or {}).items()):
-        axes.plot(x, np.asarray(values), "--", color=ACCENTS[1 + k], label=name)
+        axes.plot(x, np.asarray(values), "--", color=ACCENTS[(1 + k) % len(ACCENTS)], label=name)
     axes.legend()
     return figure
 

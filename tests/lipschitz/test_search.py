@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import measattn as ma
-from measattn.lipschitz import Ball, Box, Everywhere, bound, bracket, search
+from measattn.lipschitz import Ball, Box, Everywhere, Sphere, bound, bracket, search
 from measattn.lipschitz.exact import outputs, rounded
 from measattn.lipschitz.forms import form
 from measattn.lipschitz.quotient import evaluate
@@ -151,6 +151,16 @@ def test_moves_whose_powers_leave_float64_are_measured(size, p):
     pair = evaluate(layer, form(layer, 2), x, x * (1 + 1e-3), np.full(2, 0.5), p)
     assert 0 < pair.value <= 2
     assert pair.before >= 1e-3 * size
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_on_a_sphere_atoms_move_along_it(p):
+    """Where the layer stretches most, straight outwards, there is no way on the sphere."""
+    layer, sphere = ma.SelfAttention(ma.DotProduct(1.0)), Sphere(1.0)
+    found = search(layer, sphere, p=p, atoms=5, dimension=2, key=KEY, **QUICK)
+    assert 0.5 < found.value <= bound(layer, sphere, p, atoms=5, dimension=2).value
+    for law in found.witness[:2]:
+        assert sphere.excess(np.asarray(law.points)).max() <= 1e-14
 
 
 @pytest.mark.parametrize("p", [1.0, math.inf])

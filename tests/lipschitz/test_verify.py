@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 import zipfile
 
 import numpy as np
@@ -201,7 +202,8 @@ def test_a_name_that_occurs_twice_is_rejected(file):
     rejected(file, "'version' occurs twice")
 
 
-def test_an_array_that_nothing_reads_and_one_that_occurs_twice_are_rejected(file):
+@pytest.mark.parametrize("name", ["after.u.npy", "after.u"])
+def test_an_array_that_nothing_reads_and_one_that_occurs_twice_are_rejected(file, name):
     def arrays(held):
         held["more"] = np.zeros(1)
 
@@ -211,9 +213,9 @@ def test_an_array_that_nothing_reads_and_one_that_occurs_twice_are_rejected(file
     file.with_suffix(".npz").write_bytes(whole)
     with (
         zipfile.ZipFile(file.with_suffix(".npz"), "a") as archive,
-        pytest.warns(UserWarning, match="Duplicate name"),
+        warnings.catch_warnings(action="ignore"),  # the duplicate is meant
     ):
-        archive.writestr("after.u.npy", archive.read("after.u.npy"))
+        archive.writestr(name, archive.read("after.u.npy"))
     entries = json.loads(file.read_text())
     content = file.with_suffix(".npz").read_bytes()
     entries["arrays"]["sha256"] = hashlib.sha256(content).hexdigest()

@@ -1,13 +1,17 @@
 """Certificates whose numbers are so large or small that rounding could make them true."""
 
 import decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from measattn import lipschitz as lip
 from measattn.lipschitz.checker import outputs, transport
+from measattn.lipschitz.checker.domains import region
+from measattn.lipschitz.checker.formulas import Question, check
 from measattn.lipschitz.checker.outputs import Head
+from measattn.lipschitz.checker.report import Rejected
 from tests.lipschitz.forging import forge, rejected
 
 pytestmark = pytest.mark.float64
@@ -84,13 +88,10 @@ def test_domains_whose_powers_leave_float64_are_refused(file, radius):
     rejected(file, "the radius must have a size")
 
 
-def test_measures_too_near_to_be_told_apart_are_refused(file):
-    def arrays(held):
-        held["witness.y"] = held["witness.x"] = 5e-324 * np.arange(6.0).reshape(3, 2)
-        held["witness.y"] = held["witness.y"] + 5e-324
-
-    forge(file, arrays=arrays)
-    rejected(file, "apart or more to be told apart")
+def test_measures_too_near_to_be_told_apart_are_refused():
+    x, row = np.zeros((2, 1)), np.arange(2)
+    with pytest.raises(Rejected, match="apart or more to be told apart"):
+        transport.above(x, x + 5e-324, np.full(2, 0.5), (row, row, np.full(2, 0.5)), 2.0)
 
 
 def test_small_moves_of_high_order_are_told_apart(file):
@@ -102,3 +103,53 @@ def test_small_moves_of_high_order_are_told_apart(file):
         dual = transport.below(x, x + 7.9e-163, far, (unit, np.zeros(2), cost.min(axis=0)), 2.0)
         assert dual.lower <= 7.9e-163
     assert dual.lower == pytest.approx(7.9e-163, rel=1e-12)
+
+
+def test_points_whose_sizes_leave_float64_are_refused(file):
+    def arrays(held):
+        held["witness.x"] = 1e-225 * held["witness.x"]
+        held["witness.y"] = 1e-225 * held["witness.y"]
+
+    forge(file, arrays=arrays)
+    rejected(file, "witness.x must have a size")
+
+
+def test_large_exponents_are_charged_for_the_rounding_of_norms(file):
+    """An exponent of 690 makes 1e-12 of the 2e-15 that a spectral norm is off."""
+    ones = Head(-np.ones((500, 500)), np.zeros(500), None, np.ones((1, 500)), None)
+    ball = region({"kind": "Ball", "radius": (690 / 1000) ** 0.5, "centre": None}, 500)
+    exponent = 2 * 500 * Fraction(ball.radius) ** 2
+    with decimal.localcontext(outputs.context()):
+        t = decimal.Decimal(exponent.numerator) / decimal.Decimal(exponent.denominator)
+        true = decimal.Decimal(500).sqrt() * (t / 2 + t.exp() * (1 + t))
+    found = check("B1", Question(ones, ball, 1.0, None), 1.0)
+    assert decimal.Decimal(found.value) >= true
+
+
+def test_heads_are_added_without_losing_the_small_ones(file):
+    """A hundred heads of 1e-16 each beside a residual."""
+
+    def change(entries):
+        entries["layer"].update(residual=True, heads=100 * entries["layer"]["heads"])
+        entries["upper"]["heads"] = 100 * [{"theorem": "B1", "value": 1e-16}]
+        entries["upper"].update(value=1.0, theorem="1 + B1")
+
+    def arrays(held):
+        for k in range(1, 100):
+            for part in ("value", "constant", "matrix", "shift"):
+                held[f"head.{k}.{part}"] = held[f"head.0.{part}"]
+
+    forge(file, change, arrays)
+    (sum_,) = [item for item in lip.verify(file).items if item.name.startswith("the sum over")]
+    assert sum_.recomputed > 1 + 0.9e-14
+    assert not sum_.accepted
+
+
+def test_more_atoms_than_can_be_checked_are_refused_before_any_work(file):
+    def arrays(held):
+        for name in ("x", "y"):
+            held[f"witness.{name}"] = np.ones((5000, 2))
+        held["witness.weights"] = np.full(5000, 1 / 5000)
+
+    forge(file, arrays=arrays)
+    rejected(file, "5000 atoms are too many")

@@ -175,7 +175,8 @@ def _arrays(content: bytes) -> Arrays:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
-            if len({member.filename for member in members}) < len(members):
+            # NumPy reads 'a' and 'a.npy' under one name
+            if len({member.filename.removesuffix(".npy") for member in members}) < len(members):
                 raise Rejected("two of the arrays have one name")
             if sum(member.file_size for member in members) > LARGEST_ARRAYS:
                 raise Rejected(f"the arrays unpack to more than {LARGEST_ARRAYS:,} bytes")

@@ -255,9 +255,11 @@ def check(theorem: str, question: Question, claimed: float) -> Found:
     """
     if theorem in CLOSED:
         try:
-            value = CLOSED[theorem](question) * (1 + ROUNDING)
+            value = CLOSED[theorem](question)
         except OverflowError:
             raise Rejected("its value overflows") from None
+        # an exponent that is off by a part of itself changes its exponential by as many parts
+        value *= 1 + ROUNDING * (1 + math.log(max(value, 1.0)))
         excess = EXCESS * value * (1 + math.log(max(value, 1.0)))
         return Found(value, excess, claimed >= value)
     if theorem not in {"H4", "H6"}:
@@ -268,7 +270,8 @@ def check(theorem: str, question: Question, claimed: float) -> Found:
         return Found(0.0, EXCESS, claimed >= 0)
     # the claim is ‖V‖(t + N): no value of the maximand may exceed that N
     room = claimed / (question.value * (1 + ROUNDING)) - t * (1 + ROUNDING)
-    top, proved = maxima.stays_below(problem, math.log(room) - ROUNDING if room > 0 else -math.inf)
+    level = math.log(room) - ROUNDING * (1 + abs(math.log(room))) if room > 0 else -math.inf
+    top, proved = maxima.stays_below(problem, level)
     value = question.value * (t + math.exp(top))
     return Found(value, problem.slack * value, proved)
 

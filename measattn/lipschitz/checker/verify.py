@@ -11,7 +11,7 @@ from . import files, transport
 from .domains import Region, region
 from .files import Arrays, array, number
 from .formulas import Question, check
-from .outputs import Head, both, heads
+from .outputs import LARGEST_WORK, Head, both, heads
 from .report import Item, Rejected, Report
 
 AGREEMENT = 1e-9
@@ -96,8 +96,13 @@ def _case(entries: dict[str, Any], arrays: Arrays) -> _Case:
     if question["metric"] != metric:
         raise Rejected(f"the metric of order {p!r} is {metric}, got {question['metric']!r}")
     layer = heads(entries["layer"], arrays, dimension)
-    x, y = (array(arrays, f"witness.{name}", None, dimension) for name in "xy")
+    x, y = (
+        files.sized(f"witness.{name}", array(arrays, f"witness.{name}", None, dimension))
+        for name in "xy"
+    )
     weights = array(arrays, "witness.weights", len(x))
+    if len(x) ** 2 > LARGEST_WORK:
+        raise Rejected(f"{len(x)} atoms are too many to be re-checked")
     if len(x) == 0 or len(x) != len(y):
         raise Rejected("the two measures must have the same number of atoms, at least one")
     if not np.all(weights >= LEAST_MASS) or abs(math.fsum(weights) - 1) > 1e-12:
@@ -187,10 +192,10 @@ def _mean(weights: NDArray, lengths: NDArray, p: float) -> float:
 
 def _upper(case: _Case, claims: dict[str, Any]) -> list[Item]:
     """The bound: that of each head by its theorem, and their sum."""
-    items, total = [_named(case.residual, claims)], float(case.residual)
+    items, parts = [_named(case.residual, claims)], [float(case.residual)]
     for k, (head, claim) in enumerate(zip(case.layer, claims["heads"], strict=True)):
         name, claimed = f"head {k} by {claim['theorem']}", number("a bound", claim["value"])
-        total += claimed
+        parts.append(claimed)
         try:
             found = check(
                 claim["theorem"], Question(head, case.region, case.p, case.atoms), claimed
@@ -204,7 +209,7 @@ def _upper(case: _Case, claims: dict[str, Any]) -> list[Item]:
         items.append(
             Item(name, claimed, found.value, found.excess, found.proved and not high, reason)
         )
-    value = number("the upper end", claims["value"])
+    value, total = number("the upper end", claims["value"]), math.fsum(parts) * (1 + 4e-16)
     items.append(_compare("the sum over heads (upper end)", value, total, 1e-9 * total, 1))
     return items
 
