@@ -24,9 +24,6 @@ from measattn.points import state
 ROUNDING = 1e-12
 """Points may lie outside by this part of the size of a domain: projections round."""
 
-SMALLEST = 1e-50
-"""Lengths below this, or beyond its inverse, are refused."""
-
 UPWARDS = 1 + 2.0**-48
 """What a computed radius is enlarged by, so that it is no smaller than the true one."""
 
@@ -108,7 +105,6 @@ class Ball(AbstractDomain):
 
     def __post_init__(self):
         _set(self, "radius", positive("radius", self.radius, "1.0"))
-        _check_size("radius", self.radius)
         _set(self, "centre", _vector("centre", self.centre))
         _set(self, "diameter", 2 * self.radius)
 
@@ -139,7 +135,6 @@ class Sphere(AbstractDomain):
 
     def __post_init__(self):
         _set(self, "radius", positive("radius", self.radius, "1.0"))
-        _check_size("radius", self.radius)
         _set(self, "centre", _vector("centre", self.centre))
         _set(self, "diameter", 2 * self.radius)
 
@@ -183,7 +178,6 @@ class Box(AbstractDomain):
                 f"low and high must be vectors of one length with low < high, got {self.low!r} and "
                 f"{self.high!r}"
             )
-        _check_size("the sides", *(high - low))
         _set(self, "low", low)
         _set(self, "high", high)
         _set(self, "centre", (low + high) / 2)
@@ -250,7 +244,6 @@ class Everywhere(AbstractDomain):
     def __post_init__(self):
         if self.second_moment is not None:
             _set(self, "second_moment", positive("second_moment", self.second_moment, "4.0"))
-            _check_size("second_moment", self.second_moment)
         if self.atoms is not None:
             _set(self, "atoms", whole("atoms", self.atoms, 1))
         if self.local_mass is not None:
@@ -273,18 +266,7 @@ def _vector(name: str, value: Any) -> NDArray | None:
     vector = np.asarray(value, np.float64)
     if vector.ndim != 1 or not np.all(np.isfinite(vector)):
         raise ValueError(f"{name} must be a vector of finite numbers, got {value!r}")
-    if vector.any():
-        _check_size(f"the size of {name}", float(np.abs(vector).max()))
     return vector
-
-
-def _check_size(name: str, *sizes: float) -> None:
-    for size in sizes:
-        if not SMALLEST <= size <= 1 / SMALLEST:
-            raise ValueError(
-                f"{name} must be from {SMALLEST} to {1 / SMALLEST}, so that no power leaves "
-                f"float64, got {size!r}: rescale the points"
-            )
 
 
 def _or_origin(centre: Any) -> Any:

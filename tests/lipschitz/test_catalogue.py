@@ -176,15 +176,15 @@ def test_a_bound_says_among_how_many_atoms_it_holds():
             Everywhere(**bad)
 
 
-@pytest.mark.parametrize("size", [1e-163, 1e163])
-def test_sizes_whose_powers_leave_float64_are_refused(size):
-    """Squares of 1e-163 are 0, and so were norms and shifts of that size."""
-    with pytest.raises(ValueError, match="finite parameters of sizes from 1e-50"):
-        bound(attention(size * np.eye(2)), Ball(1.0))
-    with pytest.raises(ValueError, match="radius must be from 1e-50"):
-        Ball(size)
-    with pytest.raises(ValueError, match="the size of centre must be"):
-        Ball(1.0, [size, 0.0])
+def test_shifts_and_memories_whose_squares_are_zero_count():
+    """Squares of 1e-163 are 0, and so were norms and shifts of that size, and diameters."""
+    still = attention(np.zeros((1, 1)), shift=np.array([1e-162]))
+    near = attention(np.zeros((1, 1)), shift=np.array([1.0]))
+    found = bound(still, Ball(1e162), 1, dimension=1).value
+    assert found == pytest.approx(bound(near, Ball(1.0), 1, dimension=1).value, rel=1e-9)
+    memory = ma.EmpiricalMeasure([[0.0], [1e-170]])
+    layer = ma.CrossAttention(ma.DotProduct(1e180), np.array([[1e165]]), memory)
+    assert bound(layer, Everywhere(), 1, dimension=1).value == pytest.approx(2.5e4, rel=1e-9)
 
 
 def test_norms_keep_products_of_small_matrices():

@@ -21,11 +21,12 @@ def _b6(case: Case) -> tuple[float, tuple[Hypothesis, ...]]:
     checked = (Hypothesis("a fixed memory", True, f"{len(memory[0])} atoms"), unmasked(case))
     points = memory[0][memory[1] > 0]
     if len(points) <= PAIRS:
-        diameter = float(pdist(points).max(initial=0.0))
+        unit = float(np.abs(points).max()) or 1.0  # so that no square is lost
+        diameter = unit * float(pdist(points / unit).max(initial=0.0))
     else:
         diameter = 2 * float(np.linalg.norm(points - points.mean(axis=0), axis=1).max())
     kappa = case.kappa if isinstance(case.head.score, Dot) else UP / case.gauss.sigma**2
-    return case.value * kappa * diameter**2 / 4 * UP, checked
+    return (case.value * diameter) * (kappa * diameter) / 4 * UP, checked
 
 
 B6 = Theorem(
