@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from measattn.lipschitz.forms import Dot, Form, Gauss, Head, UnreadableLayer
 
-DIGITS = 1e-49
+CHARGE = 1e-49
 """What one operation is charged with, relative; of 60 digits, so that 50 can agree."""
 
 CONTEXT = decimal.Context(prec=60, Emax=10**9, Emin=-(10**9))
@@ -82,7 +82,7 @@ def lost(form: Form, points: NDArray) -> float:
         relative = (2 * len(keys) + sum(keys.shape) + 32) * (1 + scores)
         charged += 4 * relative * float(np.linalg.norm(values, axis=1).max())
     # more than a checker that charges likewise
-    return 2 * (len(form.heads) + 4) * DIGITS * charged
+    return 2 * (len(form.heads) + 4) * CHARGE * charged
 
 
 def _head(head: Head, rows: list[Row], masses: Row) -> list[Row]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-UNIT = 2.0**-53
+from measattn.wasserstein.ground import UNIT
 
 RELATIVE = 1e-11
 """The largest error of a product, in parts of its spectral norm; bounds are raised by more."""
@@ -23,7 +23,10 @@ _fractions: Any = np.frompyfunc(lambda a: Fraction(float(a)), 1, 1)
 
 
 def product(*factors: NDArray) -> NDArray:
-    """M_1 M_2 ⋯ M_r, its error at most `RELATIVE` of its spectral norm."""
+    r"""$M_1M_2\cdots M_r$ (n_0, n_r) of matrices (n_{i-1}, n_i).
+
+    Its error is at most `RELATIVE` of its spectral norm.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         found, sizes = _multiplied(factors), _multiplied([np.abs(factor) for factor in factors])
         lengths = [float(np.linalg.norm(matrix)) for matrix in (found, sizes)]
@@ -38,7 +41,7 @@ def product(*factors: NDArray) -> NDArray:
 
 
 def image(matrix: NDArray, constant: NDArray, centre: NDArray, *after: NDArray) -> NDArray:
-    """The value of an affine map at a point, and what maps make of it ``after``: one product."""
+    r"""$N_1\cdots N_r(Mz + c)$ as one product: M (e, d), c (e,), z (d,), the maps N ``after``."""
     affine = np.column_stack([matrix, constant])
     return product(*after, affine, np.append(centre, 1.0)[:, None])[:, 0]
 

@@ -26,8 +26,9 @@ def _m1(case: Case) -> tuple[float, tuple[Hypothesis, ...]]:
     checked += (
         need(head.masked, "a mask, as it is about positions", kind * head.masked or "none"),
     )
-    looks = "positions" if head.of_positions else "one that may look at states, where layers jump"
-    checked += (need(head.of_positions, "a mask that looks at positions alone", looks),)
+    fine = head.of_positions
+    looks = "positions" if fine else "one that may look at states, where layers jump"
+    checked += (need(fine, "a mask that looks at positions alone", looks),)
     # attention refuses to average over no key
     checked += (Hypothesis("a key in every row", True, "the layer is defined on no other tokens"),)
     mass = 1.0
