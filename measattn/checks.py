@@ -163,11 +163,6 @@ def metric_order(p: Any) -> float:
     return known
 
 
-def order_name(p: float | int | np.integer) -> str:
-    """How an order is written: 1, 1.5, inf; with all its digits."""
-    return repr(float(p)).removesuffix(".0")
-
-
 def callback(name: str, value: Any, of: str) -> None:
     """Refuse what cannot be called on the way; None stands for no one who watches.
 

@@ -29,7 +29,7 @@ from matplotlib.animation import FuncAnimation
 
 import measattn as ma
 from measattn import dynamics
-from measattn.plot.style import RC
+from measattn.plot.style import RC, logarithmic
 
 jax.config.update("jax_enable_x64", True)
 plt.rcParams.update(RC)
@@ -65,7 +65,8 @@ def stage(points, count, line):
     dots = left.scatter(*points.T, s=42, color=BLUE, alpha=0.45, linewidths=0, zorder=3)
     right.plot(1 + np.arange(len(count)), count, color=BLUE)
     now = right.plot([1], [count[0]], "o", color=ORANGE)[0]
-    right.set(xscale="log", xlabel="1 + layer", ylabel=line, ylim=(0, None))
+    logarithmic(right.xaxis)
+    right.set(xlabel="1 + layer", ylabel=line, ylim=(0, None))
     return figure, left, dots, now
 
 
@@ -215,12 +216,11 @@ for token, colour in zip(chosen, (BLUE, ORANGE, GREEN), strict=True):
     left.axhline(end.measure.points[token, 0], color=colour, linewidth=0.8, linestyle=":")
 left.set(xlabel="step", ylabel="first coordinate", ylim=(-1.9, 1.9))
 left.set_title("three tokens, their funnels and limits")
-right.semilogy(steps, funnel[0] * proof.value**steps, "--", color=ORANGE, label="$q^t r_0$, proved")
-right.semilogy(steps, funnel, color=GREEN, label="$r_t$, proved as one goes")
-right.semilogy(
-    steps, far[:-1], "o", color=BLUE, markersize=3.5, label="farthest token from its limit"
-)
-right.semilogy(steps, law[:-1], color=SKY, label="$W_1$ to the limit")
+right.plot(steps, funnel[0] * proof.value**steps, "--", color=ORANGE, label="$q^t r_0$, proved")
+right.plot(steps, funnel, color=GREEN, label="$r_t$, proved as one goes")
+right.plot(steps, far[:-1], "o", color=BLUE, markersize=3.5, label="farthest token from its limit")
+right.plot(steps, law[:-1], color=SKY, label="$W_1$ to the limit")
+logarithmic(right.yaxis)
 right.set(xlabel="step", ylabel="distance", title=f"q = {proof.value:.3f}")
 right.legend(fontsize=8)
 plt.show()
@@ -257,7 +257,7 @@ TITLES = {"w1": "$W_1$ of a step", "cosine": "mean cosine between tokens",
           "rank": "effective rank", "diameter": "diameter"}  # fmt: skip
 
 
-def compare(paths, *names, logarithmic=()):
+def compare(paths, *names, logs=()):
     """One panel for each thing recorded, one line for each path; the true stack is bold."""
     width = 3.2 * len(names)
     figure, row = plt.subplots(1, len(names), figsize=(width, 3.2), layout="constrained")
@@ -268,7 +268,10 @@ def compare(paths, *names, logarithmic=()):
             layers = np.arange(path.steps + 1 - len(line), path.steps + 1)
             axes.plot(layers, line, color=colour, linewidth=wide, label=name)
         axes.set(title=TITLES[what], xlabel="layer")
-        axes.set(**{"yscale": "log"} if what in logarithmic else {"ylim": (0, None)})
+        if what in logs:
+            logarithmic(axes.yaxis)
+        else:
+            axes.set(ylim=(0, None))
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return row
 
@@ -321,7 +324,7 @@ print(f"after layer 15 token {far} has the norm {np.linalg.norm(states[15][far])
       f"no other one has more than {dynamics.radius(rest[15]):.0f}")  # fmt: skip
 
 # %%
-row = compare(paths, "w1", "cosine", "rank", "diameter", logarithmic=("w1", "diameter"))
+row = compare(paths, "w1", "cosine", "rank", "diameter", logs=("w1", "diameter"))
 ranks = [dynamics.effective_rank(mu) for mu in rest]
 row[2].plot(ranks, "--", color=ma.plot.INK, linewidth=1.2, label="without its longest token")
 row[2].legend(handles=row[2].lines[-1:], loc="upper right", fontsize=7)

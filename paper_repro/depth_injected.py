@@ -10,7 +10,7 @@ import measattn as ma
 from measattn import dynamics as dyn
 from measattn.lipschitz import Ball, parameters
 from measattn.plot import ACCENTS, INK
-from measattn.plot.style import house_style
+from measattn.plot.style import house_style, logarithmic
 from paper_repro import oracles, stacks
 from paper_repro.claim import TOLERANCE, Bench, claim
 from paper_repro.jacobians import in_ball
@@ -175,7 +175,8 @@ def picture(block: Any, u: Any, exact: Any, runs: Any, q: float) -> Any:
         right.plot(steps, found.residuals, "o-", color=ACCENTS[colour], markersize=3, label=name)
     first = runs[1].residuals
     right.plot(steps, first[0] * q ** (steps - 1), "--", color=ACCENTS[1], label=r"$q^t$")
-    right.set(yscale="log", xlabel="layer", ylabel="largest move", ylim=(1e-11, 2))
+    logarithmic(right.yaxis)
+    right.set(xlabel="layer", ylabel="largest move", ylim=(1e-11, 2))
     right.legend(fontsize=8)
     return figure
 

@@ -7,7 +7,7 @@ import numpy as np
 import measattn as ma
 from measattn import dynamics as dyn
 from measattn.plot import ACCENTS
-from measattn.plot.style import house_style
+from measattn.plot.style import house_style, logarithmic
 from paper_repro import oracles, stacks
 from paper_repro.claim import TOLERANCE, Bench, claim
 from paper_repro.jacobians import in_ball
@@ -220,7 +220,8 @@ def picture(seen: Any, proved: Any, kept: Any, masked: Any) -> Any:
     axes.plot(t, masked, "o-", color=ACCENTS[3], label="causal mask")
     axes.plot(t, proved, "--", color=ACCENTS[1], label="C4")
     axes.plot(t, seen, "o-", color=ACCENTS[0], label="attention alone")
-    axes.set(yscale="log", xlabel="layer", ylabel="diameter", xticks=t)
+    logarithmic(axes.yaxis)
+    axes.set(xlabel="layer", ylabel="diameter", xticks=t)
     axes.legend(fontsize=8)
     return figure
 

@@ -9,7 +9,7 @@ from scipy.optimize import root
 import measattn as ma
 from measattn import dynamics as dyn
 from measattn.plot import ACCENTS, INK
-from measattn.plot.style import house_style
+from measattn.plot.style import house_style, logarithmic
 from paper_repro import stacks
 from paper_repro.claim import Bench, claim
 from paper_repro.evidence import Verdict
@@ -161,7 +161,8 @@ def funnel(x: Any, exact: Any, error: Any, tau: float) -> Any:
     right.plot(np.arange(len(far))[shown], far[shown], "o-", color=ACCENTS[0], markersize=3,
                label="distance to the limit")  # fmt: skip
     left.set(xlabel="layer", ylabel="first coordinate", xticks=t)
-    right.set(yscale="log", xlabel="layer", ylabel="largest distance")
+    logarithmic(right.yaxis)
+    right.set(xlabel="layer", ylabel="largest distance")
     right.legend(fontsize=8)
     return figure
 

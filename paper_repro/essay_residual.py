@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 import measattn as ma
 from measattn.plot import ACCENTS, INK
-from measattn.plot.style import house_style
+from measattn.plot.style import house_style, logarithmic
 from paper_repro import jacobians, stacks
 from paper_repro.claim import TOLERANCE, Bench, claim
 from paper_repro.evidence import Role, Verdict
@@ -212,6 +212,7 @@ def picture(spectra: Any, counts: Any, curves: Any) -> Any:
     left.legend(fontsize=6.5)
     for colour, (name, norms) in zip(ACCENTS, curves.items(), strict=False):
         right.plot(counts, norms, "o-", color=colour, markersize=4, label=name)
-    right.set(yscale="log", xlabel="layers L", ylabel="norm of the product")
+    logarithmic(right.yaxis)
+    right.set(xlabel="layers L", ylabel="norm of the product")
     right.legend(fontsize=8)
     return figure

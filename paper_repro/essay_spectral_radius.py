@@ -8,7 +8,7 @@ from scipy.optimize import root_scalar
 import measattn as ma
 from measattn import dynamics as dyn
 from measattn.plot import ACCENTS, INK
-from measattn.plot.style import house_style
+from measattn.plot.style import house_style, logarithmic
 from paper_repro import stacks
 from paper_repro.claim import TOLERANCE, Bench, claim
 from paper_repro.evidence import Verdict
@@ -229,7 +229,8 @@ def picture(pictures: Any, r: Any, image: Any, fixed: list[float]) -> Any:
         half = min(10, shown.sum() - 1)
         line = far[half] * rho ** (t - half)
         left.plot(t[line > 1e-13], line[line > 1e-13], "--", color=colour, linewidth=1)
-    left.set(yscale="log", xlabel="layer", ylabel="distance")
+    logarithmic(left.yaxis)
+    left.set(xlabel="layer", ylabel="distance")
     left.legend(fontsize=7)
     right.plot(r, r, color=INK, linewidth=0.8, alpha=0.6)
     right.plot(r, image, color=ACCENTS[0])

@@ -7,7 +7,7 @@ import numpy as np
 import measattn as ma
 from measattn import dynamics as dyn
 from measattn.plot import ACCENTS
-from measattn.plot.style import house_style
+from measattn.plot.style import house_style, logarithmic
 from measattn.wasserstein import w1
 from paper_repro import stacks
 from paper_repro.claim import TOLERANCE, Bench, claim
@@ -132,7 +132,8 @@ def funnel(tau: float, far: Any, first: Any, after: Any) -> Any:
     axes.plot(t, first, "--", color=ACCENTS[1], label="foretold by the first step")
     axes.plot(t[:-1], after, "--", color=ACCENTS[2], label="told by the next step")
     axes.plot(t, far, "o-", color=ACCENTS[0], label="distance to the limit")
-    axes.set(yscale="log", xlabel="layer", ylabel="W1", xticks=range(0, len(far), 4))
+    logarithmic(axes.yaxis)
+    axes.set(xlabel="layer", ylabel="W1", xticks=range(0, len(far), 4))
     axes.legend(fontsize=8)
     return figure
 

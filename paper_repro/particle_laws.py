@@ -9,7 +9,7 @@ from scipy.stats import norm
 import measattn as ma
 from measattn import dynamics as dyn
 from measattn.plot import ACCENTS
-from measattn.plot.style import house_style
+from measattn.plot.style import house_style, logarithmic
 from measattn.wasserstein import w1
 from paper_repro import oracles, stacks
 from paper_repro.claim import Bench
@@ -54,7 +54,9 @@ def picture(line: Any, space: Any) -> Any:
         axes.errorbar(sizes, mean, error, fmt="o", color=ACCENTS[colour], label=f"d = {d}")
         slope = mean[-1] * (sizes / sizes[-1]) ** (-1 / rate)
         axes.plot(sizes, slope, "--", color=ACCENTS[colour], label=f"slope −1/{rate}")
-    axes.set(xscale="log", yscale="log", xlabel="tokens n", ylabel="W1")
+    logarithmic(axes.xaxis)
+    logarithmic(axes.yaxis)
+    axes.set(xlabel="tokens n", ylabel="W1")
     axes.legend(fontsize=8)
     return figure
 

@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 import measattn as ma
 from measattn.plot import ACCENTS
-from measattn.plot.style import house_style
+from measattn.plot.style import house_style, logarithmic
 from paper_repro import oracles, stacks
 from paper_repro.claim import Bench, claim
 from paper_repro.jacobians import in_ball
@@ -187,5 +187,7 @@ def picture(exact: Any, sizes: Any, error: Any, spread: Any) -> Any:
                label="slope −1/2")  # fmt: skip
     right.legend(fontsize=8)
     for axes in (left, right):
-        axes.set(xscale="log", yscale="log", xlabel="tokens n", ylabel="error")
+        logarithmic(axes.xaxis)
+        logarithmic(axes.yaxis)
+        axes.set(xlabel="tokens n", ylabel="error")
     return figure

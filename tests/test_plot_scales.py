@@ -48,7 +48,7 @@ def test_many_bars_are_no_wider_than_a_page_and_what_has_no_bound_says_so():
     assert figure.get_size_inches()[0] <= 12
     axes = figure.axes[0]
     assert len(axes.get_xticks()) <= 36
-    assert "nothing certified" in {text.get_text() for text in axes.get_legend().get_texts()}
+    assert "no upper end" in {text.get_text() for text in axes.get_legend().get_texts()}
     assert len(written(axes.yaxis)) >= 4
     with pytest.raises(ValueError, match="positive to be drawn with log=True"):
         plot.two_sided([0.0], [1.0], log=True)

@@ -329,7 +329,7 @@ def _print(found: Found) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from measattn.lipschitz.results import printed
+    from measattn.digits import printed
 
     cut = f"the first {found.tokens} of {found.tokens_of_text:,}"
     tokens = f"{found.tokens}" if found.tokens == found.tokens_of_text else cut

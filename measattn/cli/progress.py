@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from typing import NamedTuple
 
-from measattn.checks import order_name
+from measattn.digits import order_name, printed
 from measattn.wasserstein import Bracket, Solution
 
 PATIENCE = 2.0
@@ -65,8 +65,8 @@ class Run:
         lower, upper, _ = self.rounds[number - 1].bracket
         gap = (upper - lower) / upper if upper > 0 else 0.0
         return (
-            f"{seconds:.1f} s, round {number}: {lower:.9g} <= W{order_name(self.p)} "
-            f"<= {upper:.9g}, relative gap {gap:.1e}"
+            f"{seconds:.1f} s, round {number}: {printed(lower, -1, 9)} <= W{order_name(self.p)} "
+            f"<= {printed(upper, 1, 9)}, relative gap {gap:.1e}"
         )
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from jaxtyping import Array
 
-from measattn.checks import order_name
+from measattn.digits import order_name, printed
 from measattn.lipschitz import certificate
 from measattn.lipschitz.catalogue import bound
 from measattn.lipschitz.domains import AbstractDomain
-from measattn.lipschitz.results import VACUOUS, Bound, Estimate, among, printed
+from measattn.lipschitz.results import VACUOUS, Bound, Estimate, among
 from measattn.lipschitz.search import Watch, search
 
 ASSUMED = 1e-6

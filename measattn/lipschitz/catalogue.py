@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from measattn.attention import AbstractAttention
 from measattn.checks import metric_order
+from measattn.digits import printed
 from measattn.kernel import AbstractDiracKernel, Stack
 from measattn.layer import Residual, WeightShared
 from measattn.lipschitz.domains import AbstractDomain, Ball
 from measattn.lipschitz.forms import Form, form
-from measattn.lipschitz.results import VACUOUS, Bound, Hypothesis, metric_name, printed
+from measattn.lipschitz.results import VACUOUS, Bound, Hypothesis, metric_name
 from measattn.lipschitz.space import common_atoms, common_dimension
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable, Theorem
 from measattn.lipschitz.theorems.base import UP, norm

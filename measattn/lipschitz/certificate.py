@@ -24,6 +24,7 @@ from measattn.lipschitz.masses import masses
 from measattn.lipschitz.quotient import evaluate, in_float64
 from measattn.lipschitz.results import Bound, Estimate
 from measattn.lipschitz.theorems import THEOREMS, Case, Inapplicable
+from measattn.lipschitz.threads import one_blas_thread
 
 Arrays = dict[str, NDArray]
 
@@ -45,7 +46,8 @@ def write(file: Any, layer: Any, estimate: Estimate, bound: Bound) -> Path:
         UnreadableLayer: a plain function, a mask or several layers: nothing that a checker could
             compute again.
         ValueError: a name without the suffix .json, or a bound that is infinite.
-        RuntimeError: the certificate is not accepted by `verify`, a fault of the library.
+        RuntimeError: `verify` does not accept the certificate: sizes beyond 1e-50 to 1e50, points
+            whose floats do not lie on their sphere, or else a fault of the library.
     """
     path, layer = _path(file), in_float64(layer)
     known = _readable(layer, estimate)
@@ -82,11 +84,13 @@ def write(file: Any, layer: Any, estimate: Estimate, bound: Bound) -> Path:
     }
     path.with_suffix(".npz").write_bytes(content)
     path.write_text(json.dumps(entries, indent=1, allow_nan=False, ensure_ascii=False), "utf-8")
-    report = verify(path)
+    with one_blas_thread():
+        report = verify(path)
     if not report.accepted:
         raise RuntimeError(
-            f"the certificate is not accepted, which is a fault of the library: please report it "
-            f"with the layer\n{report}"
+            f"verify does not accept the certificate of this bracket:\n{report}\nWhere it names a "
+            "size or a point outside the domain, measure the states in other units or from another "
+            "origin; else this is a fault of the library, please report it with the layer"
         )
     return path
 

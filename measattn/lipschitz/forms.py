@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 from numpy.typing import NDArray
 
 from measattn.attention import CrossAttention, MultiHead, SelfAttention
@@ -194,12 +195,8 @@ def _ignores_states(allowed: Callable, dimension: int) -> bool:
         return False
     if traced.effects:  # what it writes elsewhere may come back
         return False
-    _, state, _, other = map(id, traced.invars)
-    needed = set(map(id, traced.outvars))
-    for equation in reversed(traced.eqns):
-        if needed & set(map(id, equation.outvars)):
-            needed |= set(map(id, equation.invars))
-    return not needed & {state, other}
+    _, state, _, other = dce_jaxpr(traced, [True] * len(traced.outvars))[1]
+    return not (state or other)
 
 
 def _score(potential: AbstractPotential, dimension: int, keys: int, centre: NDArray) -> Dot | Gauss:

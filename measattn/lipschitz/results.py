@@ -1,13 +1,12 @@
 """What questions about Lipschitz constants return: each number says how far it can be trusted."""
 
-import decimal
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from numpy.typing import NDArray
 
-from measattn.checks import order_name
+from measattn.digits import order_name, printed
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.moves import Moves
 from measattn.measure import EmpiricalMeasure
@@ -173,10 +172,3 @@ def metric_name(masked: bool, p: float) -> str:
 def among(atoms: int | None) -> str:
     """Of which measures a constant is, where not of all."""
     return "" if atoms is None else f" among {atoms} equal atom{'s' * (atoms > 1)}"
-
-
-def printed(value: float, side: int) -> str:
-    """Six digits, rounded up (+1) or down (-1), so that what is printed is still certified."""
-    rounding = decimal.ROUND_CEILING if side > 0 else decimal.ROUND_FLOOR
-    digits = decimal.Context(prec=6, rounding=rounding).create_decimal(float(value))
-    return f"{float(digits):.6g}"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from measattn.plot.style import ACCENTS, INK, canvas, house_style, logarithmic
+from measattn.plot.style import ACCENTS, INK, PAPER, canvas, house_style, logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def two_sided(
 
     Args:
         attained: lower ends (n,), not negative.
-        certified: upper ends (n,); where infinite, an arrow head says so.
+        certified: upper ends (n,); where infinite, a dotted arrow says so.
         labels: below the bars; their numbers, from 0, by default. Of many every second, or third,
             is written.
         ax: axes to draw into; a new figure by default.
@@ -60,22 +60,23 @@ def two_sided(
     top = np.where(known, high, low)
     base = low.min() / 2 if log else 0.0
     ceiling = top.max() * (top.max() / base) ** 0.15 if log else 1.18 * max(top.max(), 1e-300)
-    axes.set(xlabel=names[0], ylabel=names[1], yscale="log" if log else "linear",
-             ylim=(base, ceiling))  # fmt: skip
+    axes.set(xlabel=names[0], ylabel=names[1], ylim=(base, ceiling))
+    if log:
+        logarithmic(axes.yaxis)
     axes.bar(places, low - base, 0.66, bottom=base, color=ACCENTS[0], label="attained")
     axes.bar(places[known], (high - low)[known], 0.66, bottom=low[known], color=ACCENTS[0],
              alpha=0.3)  # fmt: skip
     axes.hlines(top[known], places[known] - 0.33, places[known] + 0.33, INK, linewidth=1.0,
                 label="certified")  # fmt: skip
     if not known.all():
-        axes.plot(places[~known], low[~known], "^", color=INK, markersize=4, clip_on=False,
-                  label="nothing certified")  # fmt: skip
+        open_ends = places[~known]
+        axes.vlines(open_ends, low[~known], ceiling, INK, linewidth=1.0, linestyle=":")
+        axes.plot(open_ends, np.full(len(open_ends), ceiling), "^", color=INK, markersize=5,
+                  clip_on=False, label="no upper end")  # fmt: skip
     every = -(-len(low) // MOST_LABELS)
     texts = [str(k) for k in places] if labels is None else list(labels)
     axes.set_xticks(places[::every], texts[::every])
     axes.grid(visible=False, axis="x")
-    if log:
-        logarithmic(axes.yaxis)
     ncols = 3 if figure.get_size_inches()[0] > 5 else 1
     handles, texts = axes.get_legend_handles_labels()
     order = np.argsort(texts)
@@ -117,7 +118,8 @@ def growth(
         kind = "positive numbers" if power else "numbers"
         raise ValueError(f"x must be at least two {kind} in order, got {x}")
     figure, axes = canvas(ax)
-    axes.set(xscale="log" if power else "linear", yscale="log", xlabel=names[0], ylabel=names[1])
+    axes.set(xlabel=names[0], ylabel=names[1])
+    again = len(curves) > len(ACCENTS)
     for k, (name, (attained, certified)) in enumerate(curves.items()):
         colour, low = ACCENTS[k % len(ACCENTS)], _values(name, attained, x)
         # the colours again with another mark
@@ -127,7 +129,8 @@ def growth(
             high = _values(name, certified, x)
             if len(curves) == 1:  # bands would hide one another
                 axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
-            axes.plot(x, high, "--", color=colour, linewidth=1.0)
+            told = {"marker": mark, "markersize": 4, "markerfacecolor": PAPER} if again else {}
+            axes.plot(x, high, "--", color=colour, linewidth=1.0, **told)
     if any(certified is not None for _, certified in curves.values()):
         axes.plot([], [], "--", color=INK, linewidth=1.0, label=kinds[1])
     for name, values in (reference or {}).items():

@@ -54,8 +54,7 @@ def curve(
         )
     y = np.where(y > 0, y, np.nan)
     figure, axes = canvas(ax)
-    scale = "log" if fit else "linear"
-    axes.set(xscale=scale, yscale="log", xlabel=names[0], ylabel=names[1])
+    axes.set(xlabel=names[0], ylabel=names[1])
     dots: Any = {"color": ACCENTS[0], "markeredgecolor": PAPER, "capsize": 2, "zorder": 3}
     if fit:
         axes.errorbar(x, y, spread, fmt="o", **dots)
@@ -86,8 +85,8 @@ def margins(values: Mapping[str, float], ax: "Axes | None" = None) -> "Figure":
     axes.barh(range(len(lengths)), lengths, left=1e-7, color=colours, height=0.6)
     axes.set_yticks(range(len(lengths)), list(values))
     axes.axvline(1.0, color=INK, linewidth=1.0)
-    axes.set(xscale="log", xlim=(1e-7, None), xlabel="margin: observed / allowed (log)")
     logarithmic(axes.xaxis)
+    axes.set(xlim=(1e-7, None), xlabel="margin: observed / allowed (log)")
     axes.invert_yaxis()
     return figure
 
@@ -120,7 +119,7 @@ def errors_by_layer(
     axes.plot(range(len(rows)), worst, color=ACCENTS[0], label=labels[0])
     if tolerance is not None:
         axes.axhline(tolerance, linestyle="--", color=ACCENTS[1], label=labels[1])
-    axes.set(yscale="log", xlabel="layer", ylabel=name)
+    axes.set(xlabel="layer", ylabel=name)
     logarithmic(axes.yaxis)
     axes.legend()
     return figure

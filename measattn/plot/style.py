@@ -124,7 +124,7 @@ def _show_in_notebooks() -> None:
 
 
 def logarithmic(ruler: Any) -> None:
-    """Ticks of a logarithmic axis, such as ``axes.xaxis``, that can be read over any range.
+    """Make an axis, such as ``axes.xaxis``, logarithmic, with ticks to read over any range.
 
     Below two decades ticks within them are named, too. Numbers are plain from 0.001 to 10,000 and
     powers of ten where the axis goes beyond, never both.
@@ -150,6 +150,7 @@ def logarithmic(ruler: Any) -> None:
         named = decades < 0.7 or (decades < 2 and min(abs(first - 2), abs(first - 5)) < 1e-9)
         return written(value, place) if named else ""
 
+    ruler.axes.set(**{f"{ruler.axis_name}scale": "log"})
     ruler.set_major_locator(LogLocator(numticks=8))
     ruler.set_minor_locator(LogLocator(subs=tuple(range(2, 10)), numticks=8))
     ruler.set_major_formatter(FuncFormatter(written))

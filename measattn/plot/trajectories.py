@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from measattn.dynamics import Trajectory
-from measattn.plot.style import ACCENTS, house_style, panels
+from measattn.plot.style import ACCENTS, house_style, logarithmic, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,9 +103,5 @@ def _logarithmic(axes: "Axes") -> None:
             line.set_ydata(np.zeros_like(line.get_xdata(), np.float64))
         axes.set_ylim(-0.05, 1)
     else:
-        axes.set_yscale("log")
-        if shown.max() < 1e4 * shown.min():
-            axes.yaxis.set_major_formatter("{x:g}")
-        # within a decade few ticks are powers of ten; beyond it the others would crowd
-        axes.yaxis.set_minor_formatter("{x:g}" if shown.max() < 10 * shown.min() else "")
+        logarithmic(axes.yaxis)
     axes.legend()

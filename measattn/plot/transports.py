@@ -15,6 +15,7 @@ from measattn.plot.style import (
     canvas,
     colour_bar,
     house_style,
+    logarithmic,
 )
 from measattn.wasserstein import Plan, Solution
 from measattn.wasserstein.support import check_supports
@@ -181,7 +182,8 @@ def bracket(solution: Any, ax: "Axes | None" = None, *, tol: float | None = None
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set(yscale="log", ylim=(FINEST_GAP / 2, None), xlim=(0.5, len(rounds) + 0.5))
+    logarithmic(axes.yaxis)
+    axes.set(ylim=(FINEST_GAP / 2, None), xlim=(0.5, len(rounds) + 0.5))
     axes.set(xlabel="round", ylabel=f"relative to W{solution.p:g} = {solution.value:.4g}")
     # above the axes, because the curves may be anywhere in them
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)

@@ -5,6 +5,8 @@ import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, NoReturn
 
+from measattn.digits import printed
+
 MOST_DIGITS = 12
 """A printed value has no more significant digits than this."""
 
@@ -55,7 +57,7 @@ def certified_digits(number: AbstractNumber) -> tuple[str, str, str]:
     outwards, so what is printed is still certified.
     """
     if not math.isfinite(number.upper):
-        return "", f"{number.lower:.3g}", f"{number.upper:g}"
+        return "", printed(number.lower, -1, 3), f"{number.upper:g}"
     value, lower, upper = map(Decimal, (number.value, number.lower, number.upper))
     last = upper.adjusted() - MOST_DIGITS + 1
     if upper > lower:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import ScalarLike
 
 from measattn.checks import host_array, host_number, traced
+from measattn.digits import order_name
 from measattn.measure import EmpiricalMeasure, need_measure
 from measattn.points import Pair, Token, kind
 from measattn.wasserstein import tiles
@@ -71,7 +72,7 @@ class Problem:
             )
 
     def __repr__(self) -> str:
-        return f"Problem(p={self.p:g}, mass {self.a.sum():.6g}, ground={self.ground!r})"
+        return f"Problem(p={order_name(self.p)}, mass {self.a.sum():.6g}, ground={self.ground!r})"
 
     @cached_property
     def cost(self) -> Matrix:

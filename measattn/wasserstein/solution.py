@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
 
-from measattn.checks import order_name
+from measattn.digits import order_name
 from measattn.wasserstein.ground import Vector
 from measattn.wasserstein.number import AbstractNumber
 from measattn.wasserstein.plan import Arcs, Plan

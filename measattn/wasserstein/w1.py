@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import ScalarLike
 
-from measattn.checks import host_number, order_name
+from measattn.checks import host_number
+from measattn.digits import order_name
 from measattn.measure import EmpiricalMeasure
 from measattn.wasserstein.certificate import Below, Certified, certify, root
 from measattn.wasserstein.ground import Vector

@@ -17,7 +17,7 @@ LIMIT = 0.75
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "n"),
-    [("forward", 65_536), ("vjp", 65_536), ("jvp", 32_768), ("forward over reverse", 32_768)],
+    [("forward", 65_536), ("vjp", 32_768), ("jvp", 32_768), ("forward over reverse", 32_768)],
 )
 def test_self_attention_of_many_points_stays_below_a_fraction_of_its_matrix(mode, n):
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}

@@ -147,6 +147,13 @@ def test_a_fixed_memory_bounds_the_query_side_everywhere():
     [
         (lambda x, y: jnp.abs(x.position - y.position) < 3, True),
         (lambda x, y: jnp.where(x.position > 1, y.position > 0, True), True),
+        (jax.jit(lambda x, y: x.position >= y.position), True),
+        (jax.jit(lambda x, y: x.state[0] >= y.position), False),
+        (lambda x, y: jax.lax.cond(x.position > 1, lambda _: True, lambda _: False, y), True),
+        (
+            lambda x, y: jax.lax.cond(x.position > 1, lambda z: z.state[0] > 0, lambda _: True, y),
+            False,
+        ),
         (lambda x, y: jnp.sum((x.state - y.state) ** 2) < 0.25, False),
         (lambda x, y: (y.position <= x.position) & (x.state[0] < 1e9), False),
         (lambda x, y: jnp.sum((x - y) ** 2) < 0.25, False),

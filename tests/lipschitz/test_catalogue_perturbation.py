@@ -154,3 +154,31 @@ def test_the_constant_of_the_gibbs_transformation_is_attained_and_not_two_per_ce
 def test_questions_that_make_no_sense_are_refused_with_words(ask, words):
     with pytest.raises(ValueError, match=words):
         ask()
+
+
+LOST = 1e-17
+"""Beside 1 it is nothing in float64."""
+
+
+def scores(e):
+    return ma.SelfAttention(ma.Bilinear(np.array([[1.0], [e]]), np.ones((2, 1))))
+
+
+def values(e):
+    head = ma.SelfAttention(ma.DotProduct(1.0), np.array([[1.0], [e]]))
+    return ma.MultiHead([head], np.ones((1, 2)))
+
+
+def constants(e):
+    value = ma.Affine(np.ones((2, 1)), np.array([1.0, e]))
+    return ma.MultiHead([ma.SelfAttention(ma.DotProduct(1.0), value)], np.ones((1, 2)))
+
+
+# of the tokens -1 and 1, at the query 1, whose mean is tanh of the score
+@pytest.mark.parametrize(
+    ("layer", "slope"),
+    [(scores, 1 / math.cosh(1) ** 2), (values, math.tanh(1)), (constants, 1.0)],
+)
+def test_layers_whose_products_are_equal_once_rounded_are_told_apart(layer, slope):
+    found = parameters(layer(LOST), layer(-LOST), Ball(1.0), dimension=1)
+    assert 2 * LOST * slope <= found.output <= 1e-9

@@ -220,3 +220,9 @@ def test_a_memory_is_certified_in_float32_mode_too(tmp_path):
         found = lip.bracket(layer, lip.Ball(1.0), key=jax.random.key(0), starts=4, steps=20)
         assert found.upper == pytest.approx(1 + lip.bound(heavy, lip.Ball(1.0), dimension=2).value)
         assert lip.verify(found.save(tmp_path)).accepted
+
+
+def test_sizes_beyond_the_checker_are_refused_with_a_remedy(tmp_path):
+    found = shown(ma.SelfAttention(ma.DotProduct(1.0), 1e-60 * np.eye(2)), lip.Ball(1.0))
+    with pytest.raises(RuntimeError, match=r"size of 1e-50 to(.|\n)*in other units"):
+        found.save(tmp_path)

@@ -70,6 +70,7 @@ def test_two_more_digits_would_not_be_certified(number):
         ((1.1465, 1.1453, 1.1465), "W = 1.15, certified in [1.1452, 1.1466]"),
         ((2.4, 1.6, 2.4), "W certified in [1.6, 2.4]"),
         ((1.0, 0.5, np.inf), "W certified in [0.5, inf]"),
+        ((1.0, 0.6666, np.inf), "W certified in [0.666, inf]"),
     ],
 )
 def test_numbers_are_printed_as_far_as_they_are_known(ends, text):

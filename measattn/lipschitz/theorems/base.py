@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from measattn.checks import order_name
+from measattn.digits import order_name
 from measattn.lipschitz.forms import Dot, Gauss, Head
 from measattn.lipschitz.results import Hypothesis
 

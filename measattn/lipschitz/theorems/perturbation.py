@@ -19,10 +19,11 @@ import numpy as np
 from equinox import tree_equal
 from numpy.typing import NDArray
 
+from measattn.digits import printed
 from measattn.lipschitz.domains import AbstractDomain
 from measattn.lipschitz.forms import Dot, Form, Gauss, Head, form
 from measattn.lipschitz.products import RELATIVE
-from measattn.lipschitz.results import Bound, Hypothesis, printed
+from measattn.lipschitz.results import Bound, Hypothesis
 from measattn.lipschitz.space import common_dimension, input_dimension
 from measattn.lipschitz.theorems.base import UP, norm, power
 
