@@ -327,7 +327,7 @@ print(f"after layer 15 token {far} has the norm {np.linalg.norm(states[15][far])
 row = compare(paths, "w1", "cosine", "rank", "diameter", logs=("w1", "diameter"))
 ranks = [dynamics.effective_rank(mu) for mu in rest]
 row[2].plot(ranks, "--", color=ma.plot.INK, linewidth=1.2, label="without its longest token")
-row[2].legend(handles=row[2].lines[-1:], loc="upper right", fontsize=7)
+row[2].legend(handles=row[2].lines[-1:], loc="center right", fontsize=7)
 plt.show()
 
 # %% [markdown]
