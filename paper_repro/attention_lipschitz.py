@@ -32,8 +32,9 @@ ATOMS = 6
     r"$\kappa=\Vert A\Vert$: rows are Lipschitz in the query without an exponential (B0); mixtures "
     r"and means are Lipschitz in $W_1$ (B1); means are in every $W_p$, with an exponent "
     r"$\theta_R/p$ that vanishes for $W_\infty$ (B2, B3), and no smaller exponent will do (B4). "
-    r"For lists of tokens, with any mask, $\sqrt{c}$ takes its place, $c$ being the largest column "
-    r"sum of the attention matrix (B5, M1); memories have an exponential of their own (B6).",
+    r"For lists of tokens, with any mask of positions, $\sqrt{c}$ takes its place, $c$ being the "
+    r"largest column sum of the attention matrix (B5, M1); memories have an exponential of their "
+    r"own (B6).",
     source="[VBT20], as reconstructed in docs/theory; B0 to B6 and M1 are proved in "
     "docs/theory-lipschitz",
     hypotheses={

@@ -34,7 +34,7 @@ def lists(bench: Bench) -> None:
             rows.append([n, name, *np.max(shares, axis=0)])
     names = ["B5, Frobenius norm", "B5, largest displacement", "M1, mean displacement"]
     for k, name in enumerate(names):
-        bench.at_most(f"{name}: norm of the Jacobian over its bound, any mask",
+        bench.at_most(f"{name}: norm of the Jacobian over its bound, any mask of positions",
                       max(row[2 + k] for row in rows), 1.0)  # fmt: skip
     bench.table("Lists of tokens: the largest share of a bound that was used",
                 ["tokens", "mask", "Frobenius", "largest", "mean"], rows)  # fmt: skip
