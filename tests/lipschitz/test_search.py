@@ -163,12 +163,13 @@ def test_on_a_sphere_atoms_move_along_it(p):
         assert sphere.excess(np.asarray(law.points)).max() <= 1e-14
 
 
-def test_far_from_the_origin_no_rounding_puts_the_witness_outside():
+@pytest.mark.parametrize("p", [1.0, math.inf])
+def test_far_from_the_origin_no_rounding_puts_the_witness_outside(p):
     centre, layer = np.array([-2568.3, -8120.2]), ma.SelfAttention(ma.Gaussian(1.0))
     for domain in (
         Ball(0.7, centre),
         Box(centre - np.array([0.3, 0.5]), centre + np.array([0.1, 0.4])),
     ):
-        found = search(layer, domain, key=KEY, starts=4, steps=30)
+        found = search(layer, domain, p=p, key=KEY, starts=4, steps=30)
         for law in found.witness[:2]:
             assert domain.excess(np.asarray(law.points)).max() == 0
